@@ -1,0 +1,189 @@
+"""`nsarm train`: the stages that make a model."""
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nsarm_cli.cli import console
+from nsarm_cli.cli.options import Device, Threads
+
+if TYPE_CHECKING:
+    from nsarm_cli.training.config import RunConfig
+    from nsarm_cli.training.loop import Progress
+
+app = typer.Typer()
+stages = typer.Typer(
+    help="Train a model of your own: tokenizer, then stage1, stage2, decoder.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(stages, name="train")
+
+Data = Annotated[
+    list[Path],
+    typer.Option("--data", help="Folder of pictures or .tar shard; may be repeated."),
+]
+Validation = Annotated[
+    list[Path] | None,
+    typer.Option("--val", help="Pictures for validation, never trained on; may be repeated."),
+]
+Settings = Annotated[
+    str,
+    typer.Option(
+        "--config", help="TOML file with the settings, or the name of a preset.", metavar="FILE"
+    ),
+]
+Out = Annotated[
+    Path,
+    typer.Option("--out", help="Folder of the run: settings, checkpoint, pictures, model."),
+]
+Start = Annotated[
+    str | None,
+    typer.Option(
+        "--model", help="Start from this model folder or preset instead of the settings'."
+    ),
+]
+Perceptual = Annotated[
+    Path | None,
+    typer.Option(help="LPIPS weights (safetensors), instead of the settings'.", metavar="FILE"),
+]
+
+
+@stages.command()
+def tokenizer(
+    data: Data,
+    config: Settings = "nano-tokenizer",
+    out: Out = Path("runs/tokenizer"),
+    val: Validation = None,
+    model: Start = None,
+    perceptual_weights: Perceptual = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train the autoencoder whose bits the model predicts."""
+    from nsarm_cli.training.config import TokenizerConfig, read_config
+
+    settings = read_config(TokenizerConfig, config)
+    changes = _changes(model=model, perceptual_weights=perceptual_weights)
+    _train(settings, changes, data, val, out, device, threads)
+
+
+@stages.command()
+def stage1(
+    data: Data,
+    config: Settings = "nano-stage1",
+    out: Out = Path("runs/stage1"),
+    val: Validation = None,
+    model: Start = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train the transformation network, by mean squared error."""
+    from nsarm_cli.training.config import Stage1Config, read_config
+
+    settings = read_config(Stage1Config, config)
+    _train(settings, _changes(model=model), data, val, out, device, threads)
+
+
+@stages.command()
+def stage2(
+    data: Data,
+    config: Settings = "nano-stage2",
+    out: Out = Path("runs/stage2"),
+    val: Validation = None,
+    model: Start = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train the transformer, by cross-entropy on labels modified by the transformed scales."""
+    from nsarm_cli.training.config import Stage2Config, read_config
+
+    settings = read_config(Stage2Config, config)
+    _train(settings, _changes(model=model), data, val, out, device, threads)
+
+
+@stages.command()
+def decoder(
+    data: Data,
+    config: Settings = "nano-decoder",
+    out: Out = Path("runs/decoder"),
+    val: Validation = None,
+    model: Start = None,
+    perceptual_weights: Perceptual = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Adapt the decoder to the bits that the whole model samples."""
+    from nsarm_cli.training.config import DecoderConfig, read_config
+
+    settings = read_config(DecoderConfig, config)
+    changes = _changes(model=model, perceptual_weights=perceptual_weights)
+    _train(settings, changes, data, val, out, device, threads)
+
+
+def _changes(**options: object) -> dict[str, str]:
+    return {name: str(value) for name, value in options.items() if value is not None}
+
+
+def _train(
+    settings: "RunConfig",
+    changes: dict[str, str],
+    data: list[Path],
+    val: list[Path] | None,
+    out: Path,
+    device: str,
+    threads: int | None,
+) -> None:
+    import dataclasses
+
+    import torch
+
+    from nsarm_cli.runtime import choose_device
+    from nsarm_cli.training.runner import train
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    chosen, reason = choose_device(device)
+    settings = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
+    console.say(f"training on {chosen} ({reason}); settings and checkpoint in {out}")
+    with _stop_on_interrupt() as stopping, console.progress_bar(settings.steps) as bar:
+
+        def report(progress: "Progress") -> None:
+            values = " ".join(f"{name} {value:.4f}" for name, value in progress.values.items())
+            bar.begin(progress.step, values)
+            if progress.validation is not None:
+                figures = " ".join(f"{n} {v:.4f}" for n, v in progress.validation.items())
+                with bar.hidden():
+                    console.say(f"step {progress.step}: {values} | validation: {figures}")
+
+        done = train(settings, data, val or [], out, chosen, report, stopping)
+    if done < settings.steps:
+        console.say(f"stopped and saved after step {done}; the same command goes on from there")
+    console.result(str(out))
+
+
+@contextmanager
+def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or SIGTERM into a request to save and stop after the step."""
+    asked: list[int] = []
+    before = {}
+
+    def ask(signum: int, _frame: FrameType | None) -> None:
+        if asked:  # a second one means now
+            signal.signal(signum, before[signum])
+            raise KeyboardInterrupt
+        asked.append(signum)
+        console.say("stopping after this step")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, ask)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Pictures: files, tensors, windows and colour; no model and no terminal."""

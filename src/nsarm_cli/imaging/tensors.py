@@ -1,0 +1,75 @@
+"""Pictures as tensors and back, and Pillow's bicubic resize on tensors.
+
+Letters: b batch, h w height and width in pixels. Values are RGB in [-1, 1].
+"""
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """Turn a picture into numbers.
+
+    Args:
+        image: mode "RGB".
+
+    Returns:
+        "3 h w", float32: 0 becomes -1 and 255 becomes 1.
+
+    Raises:
+        ValueError: another mode; `rgb.to_rgb` converts it.
+    """
+    if image.mode != "RGB":
+        raise ValueError(f"expected a picture of mode RGB, got {image.mode}")
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+    return pixels.float().div_(255).mul_(2).sub_(1)
+
+
+def to_u8(x: Tensor) -> Tensor:
+    """Round values in [-1, 1] to the nearest of the 256 levels.
+
+    Args:
+        x: any shape, any float type; values beyond [-1, 1] are clamped.
+
+    Returns:
+        The same shape, uint8.
+    """
+    # Upstream: truncates. We: round, because truncation darkens by half a level on average.
+    return x.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def to_image(x: Tensor) -> Image.Image:
+    """Turn numbers into a picture, the inverse of `to_tensor`.
+
+    Args:
+        x: "3 h w" as for `to_u8`, on any device.
+
+    Returns:
+        A picture of mode "RGB".
+    """
+    return Image.fromarray(to_u8(x).permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def resize_bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize exactly as Pillow's BICUBIC does (a = -0.5, antialiased when shrinking).
+
+    Each channel goes through Pillow as floats, so nothing is rounded to 8 bits. PyTorch's own
+    bicubic has another kernel (a = -0.75 without antialiasing) and other edges.
+
+    Args:
+        x: "b 3 h w", float.
+        size: (height, width) to give it, in pixels.
+
+    Returns:
+        "b 3 height width", of the type and on the device of `x`; like every bicubic it can
+        overshoot the range of `x` at sharp edges.
+    """
+    height, width = size
+    planes = x.detach().to("cpu", torch.float32).flatten(0, 1).numpy()
+    resized = np.empty((len(planes), height, width), dtype=np.float32)
+    for plane, target in zip(planes, resized, strict=True):
+        image = Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC)
+        target[:] = np.asarray(image)
+    return torch.from_numpy(resized).reshape(*x.shape[:2], height, width).to(x)

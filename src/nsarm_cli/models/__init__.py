@@ -1,0 +1,1 @@
+"""Model families: pure functions and modules, free of files, printing and devices."""

@@ -1,0 +1,210 @@
+"""Next-scale transformer: all scales at once for training, scale by scale for sampling.
+
+Both ways are one function over consecutive scales; with a cache it continues after the
+scales already there, so a prefill of known scales is the same call as a sampling step.
+
+Letters: b batch, l tokens, c width, t numbers per input token, o outputs per token,
+m context tokens, x context width, K scales.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nsarm_cli.models.core.attention import CrossAttention, KeyValueCache, SelfAttention, project
+from nsarm_cli.models.core.block import (
+    Block,
+    BlockContext,
+    FeedForward,
+    SharedModulation,
+    modulate,
+)
+from nsarm_cli.models.core.rope import rope_table
+from nsarm_cli.models.core.schedule import ScaleSchedule
+
+AfterBlock = Callable[[int, Tensor], Tensor]
+"""Called as `after(block index, hidden)`; its result replaces the hidden state."""
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """Shape of the transformer.
+
+    Attributes:
+        width: c.
+        depth: blocks.
+        heads: attention heads.
+        inputs: t, numbers per input token.
+        outputs: o, logits per token.
+        scales: rows of the scale embedding.
+        cross: whether blocks attend to context tokens.
+        mlp_ratio: hidden width of the feed-forward relative to c.
+    """
+
+    width: int
+    depth: int
+    heads: int
+    inputs: int
+    outputs: int
+    scales: int
+    cross: bool
+    mlp_ratio: float = 4.0
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a conditioner hands to the transformer.
+
+    Attributes:
+        pooled: "b c", the start token and the source of all modulation.
+        context: "b m c" tokens for cross-attention, or None.
+        mask: "b m", true where a context token exists; None when all do.
+    """
+
+    pooled: Tensor
+    context: Tensor | None = None
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class PreparedCondition:
+    """A condition with everything computed that does not depend on the scale."""
+
+    start: Tensor
+    signal: Tensor
+    head_scale: Tensor
+    head_shift: Tensor
+    text: tuple[tuple[Tensor, Tensor], ...] | None
+    text_mask: Tensor | None
+
+
+class AdaptiveHead(nn.Module):
+    """Adaptive norm, then logits in float32."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(width, 2 * width)
+        self.out = nn.Linear(width, outputs)
+
+    def scale_shift(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Scale and shift "b 1 c" of the norm, from "b c"."""
+        scale, shift = project(self.modulation, F.silu(pooled))[:, None].float().chunk(2, dim=-1)
+        return scale, shift
+
+    def forward(self, hidden: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Logits "b l o" of "b l c"."""
+        return project(self.out, modulate(hidden, scale, shift)).float()
+
+
+class NextScaleTransformer(nn.Module):
+    """Predicts the tokens of each scale from all coarser scales."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, heads = config.width, config.heads
+        self.word_embedding = nn.Linear(config.inputs, width)
+        self.scale_embedding = nn.Embedding(config.scales, width)
+        self.start = nn.Parameter(torch.zeros(1, 1, width))
+        self.signal = nn.Linear(width, 6 * width)
+        self.blocks = nn.ModuleList(
+            Block(
+                SharedModulation(width),
+                SelfAttention(width, heads),
+                CrossAttention(width, heads) if config.cross else None,
+                FeedForward(width, config.mlp_ratio),
+                width,
+            )
+            for _ in range(config.depth)
+        )
+        self.head = AdaptiveHead(width, config.outputs)
+
+    def prepare(self, condition: Condition) -> PreparedCondition:
+        """Compute start token, modulation and text keys once per picture."""
+        pooled = condition.pooled.float()
+        signal = project(self.signal, F.silu(pooled)).float().unflatten(-1, (6, -1))[:, None]
+        text = None
+        if condition.context is not None:
+            text = tuple(b.cross.keys_values(condition.context) for b in self.blocks)  # type: ignore[operator, union-attr]
+        mask = None if condition.mask is None else condition.mask[:, None, None, :]
+        scale, shift = self.head.scale_shift(pooled)
+        start = pooled[:, None] + self.start.float()
+        return PreparedCondition(start, signal, scale, shift, text, mask)
+
+    def rope(self, schedule: ScaleSchedule, device: torch.device) -> Tensor:
+        """Rotary table "2 l (e/2)" of all scales of a schedule."""
+        head_width = self.config.width // self.config.heads
+        return rope_table(schedule.tokens, head_width, schedule.position_grid).to(device)
+
+    def allocate_cache(self, batch: int, schedule: ScaleSchedule) -> KeyValueCache:
+        """An empty cache for all tokens but the last scale's successor's."""
+        weight = self.word_embedding.weight
+        linear = self.blocks[0].attention.qkv.weight  # type: ignore[union-attr]
+        heads = self.config.heads
+        head_width = self.config.width // heads
+        return KeyValueCache.allocate(
+            len(self.blocks), batch, heads, schedule.total, head_width, weight.device, linear.dtype  # type: ignore[arg-type]
+        )
+
+    def hidden(
+        self,
+        inputs: Sequence[Tensor],
+        first: int,
+        schedule: ScaleSchedule,
+        rope: Tensor,
+        condition: PreparedCondition,
+        cache: KeyValueCache | None = None,
+        after: AfterBlock | None = None,
+    ) -> Tensor:
+        """Run consecutive scales through the blocks.
+
+        Args:
+            inputs: "b l_k t" for each scale from `first` on; scale 0 has none, its place
+                is taken by the start token, so with `first` 0 the list begins at scale 1.
+            first: index of the first scale.
+            schedule: grids of all scales.
+            rope: of all scales.
+            condition: from `prepare`.
+            cache: of the scales before `first`; these are added to it.
+            after: applied after each block.
+
+        Returns:
+            "b l c", float32.
+        """
+        parts = [condition.start + self.scale_embedding.weight[0].float()] if first == 0 else []
+        for k, tokens in enumerate(inputs, start=max(first, 1)):
+            embedded = project(self.word_embedding, tokens).float()
+            parts.append(embedded + self.scale_embedding.weight[k].float())
+        x = torch.cat(parts, dim=1)
+        begin = schedule.offsets[first]
+        context = BlockContext(
+            condition.signal,
+            rope[:, begin : begin + x.shape[1]],
+            [part.shape[1] for part in parts],
+            cache,
+            condition.text,
+            condition.text_mask,
+        )
+        for index, block in enumerate(self.blocks):
+            x = block(x, context, index)
+            if after is not None:
+                x = after(index, x)
+        if cache is not None:
+            cache.length += x.shape[1]
+        return x
+
+    def logits(self, hidden: Tensor, condition: PreparedCondition) -> Tensor:
+        """Logits "b l o" of "b l c"."""
+        return self.head(hidden, condition.head_scale, condition.head_shift)  # type: ignore[no-any-return]
+
+    def forward(
+        self, inputs: Sequence[Tensor], schedule: ScaleSchedule, condition: Condition
+    ) -> Tensor:
+        """Teacher-forced logits of scale 0 and the scales in `inputs`, "b l o"."""
+        prepared = self.prepare(condition)
+        device = condition.pooled.device
+        hidden = self.hidden(inputs, 0, schedule, self.rope(schedule, device), prepared)
+        return self.logits(hidden, prepared)

@@ -1,0 +1,93 @@
+"""What the pipeline may ask of any model family.
+
+Letters: b batch, h w pixels of a low-resolution window.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Generator, Tensor
+
+OnScale = Callable[[int, int], None]
+"""Called as `on_scale(done, total)` after each pass of the scale loop."""
+
+Trace = dict[str, Tensor]
+"""Tensors recorded by name while a window is resolved (for `--trace`)."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the likelier value (greedy).
+        top_p: in (0, 1]; the unlikely tail beyond this probability is removed; 1 keeps all.
+        guidance: weight of the conditional branch, one number or one per scale; 1 is off.
+        guidance_layer: 0 mixes the logits; -n mixes the hidden state after block depth-n.
+    """
+
+    temperature: float = 0.5
+    top_p: float = 0.97
+    guidance: float | tuple[float, ...] = 1.0
+    guidance_layer: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be at least 0, got {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
+        if self.guidance_layer > 0:
+            raise ValueError(f"guidance_layer must be 0 or negative, got {self.guidance_layer}")
+
+
+class SuperResolver(Protocol):
+    """A loaded model that enlarges square windows."""
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per input pixel, per side."""
+        ...
+
+    @property
+    def window(self) -> int:
+        """Side, in input pixels, of the square window the model accepts."""
+        ...
+
+    @property
+    def overlap(self) -> int:
+        """Fewest input pixels that neighbouring windows should share."""
+        ...
+
+    @property
+    def sampling(self) -> Sampling:
+        """The settings this model was tuned for."""
+        ...
+
+    @property
+    def color(self) -> str:
+        """The colour correction this model was tuned for; a name of `imaging.color`."""
+        ...
+
+    def resolve(
+        self,
+        lr: Tensor,
+        generators: Sequence[Generator],
+        sampling: Sampling,
+        on_scale: OnScale | None = None,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """Enlarge a batch of windows.
+
+        Args:
+            lr: "b 3 window window", float32 in [-1, 1], on the model's device.
+            generators: one CPU generator per window, so a window's result does not
+                depend on which others share its batch.
+            sampling: temperature, top-p, guidance.
+            on_scale: progress.
+            trace: when given, filled with the tensors of the first window.
+
+        Returns:
+            "b 3 (scale window) (scale window)", float32 in [-1, 1].
+        """
+        ...

@@ -1,0 +1,1 @@
+"""Training: data, losses, the stages and the loop that runs them."""

@@ -1,0 +1,152 @@
+"""Put a run together: model, stage, data and folder; then hand them to the loop."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from nsarm_cli.degradation.recipe import RECIPES, DegradationRecipe
+from nsarm_cli.errors import ConfigError
+from nsarm_cli.models.nsarm.config import PRESETS
+from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.training.checkpoint import save_atomically
+from nsarm_cli.training.config import (
+    DecoderConfig,
+    RunConfig,
+    Stage1Config,
+    Stage2Config,
+    TokenizerConfig,
+    write_config,
+)
+from nsarm_cli.training.data import Batch, CropDataset, loader
+from nsarm_cli.training.decoder import DecoderStage
+from nsarm_cli.training.initialise import initialise
+from nsarm_cli.training.loop import Progress, Stage, run
+from nsarm_cli.training.perceptual import PerceptualDistance
+from nsarm_cli.training.photos import PhotoStore
+from nsarm_cli.training.stage1 import Stage1
+from nsarm_cli.training.stage2 import Stage2
+from nsarm_cli.training.tokenizer import TokenizerStage
+from nsarm_cli.weights.folder import CONFIG_FILE, WEIGHTS_FILE, load_model
+
+
+def train(
+    config: RunConfig,
+    data: Sequence[Path],
+    validation: Sequence[Path],
+    out: Path,
+    device: torch.device,
+    report: Callable[[Progress], None],
+    should_stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Run or resume one stage and write the model folder.
+
+    Args:
+        config: of the stage; its class says which.
+        data: folders, pictures or tar shards to train on.
+        validation: the same for the fixed validation set; empty leaves it out.
+        out: folder for the settings, the checkpoint, validation pictures and the model.
+        device: where to compute.
+        report: called after every step.
+        should_stop: asked after every step.
+
+    Returns:
+        The number of steps done in all.
+
+    Raises:
+        ConfigError: the settings, the data or the folder do not fit together.
+        WeightsError: the starting model cannot be loaded.
+    """
+    model = starting_model(config).to(device)
+    recipe = None if isinstance(config, TokenizerConfig) else _recipe(config)
+    stage = build_stage(config, model, device)
+    photos = PhotoStore(data)
+    crops = CropDataset(
+        photos, config.crop, config.batch, config.seed, config.steps,
+        shrink=config.shrink, recipe=recipe,
+    )
+    fixed = _validation_batches(config, validation, recipe)
+    out.mkdir(parents=True, exist_ok=True)
+    write_config(config, out / "training.toml")
+    done = run(
+        stage,
+        config,
+        lambda step: loader(crops, step, config.workers),
+        fixed,
+        out,
+        device,
+        report,
+        should_stop,
+    )
+    write_model(model, out)
+    return done
+
+
+def starting_model(config: RunConfig) -> NsarmModel:
+    """A preset with fresh weights, or the model of a folder."""
+    torch.manual_seed(config.seed)
+    if config.model in PRESETS:
+        return initialise(NsarmModel(PRESETS[config.model]))
+    folder = Path(config.model)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{config.model}: neither a model folder nor one of the presets {', '.join(PRESETS)}"
+        )
+    return load_model(folder)
+
+
+def build_stage(config: RunConfig, model: NsarmModel, device: torch.device) -> Stage:
+    """The stage that a configuration class belongs to."""
+    model.autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.transformation.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if isinstance(config, TokenizerConfig):
+        return TokenizerStage(model, config, _perceptual(config, device))
+    if isinstance(config, Stage1Config):
+        return Stage1(model)
+    if isinstance(config, Stage2Config):
+        return Stage2(model, config)
+    if isinstance(config, DecoderConfig):
+        return DecoderStage(model, config, _perceptual(config, device))
+    raise TypeError(f"no stage for {type(config).__name__}")
+
+
+def write_model(model: NsarmModel, folder: Path) -> None:
+    """Write the weights and the configuration that `nsarm upscale --model FOLDER` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_atomically(model.state_dict(), folder / WEIGHTS_FILE, {"format": "pt"})
+    text = json.dumps({"family": "nsarm", "config": model.config.to_dict()}, indent=2)
+    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _validation_batches(
+    config: RunConfig, paths: Sequence[Path], recipe: DegradationRecipe | None
+) -> Callable[[], Iterable[Batch]] | None:
+    if not paths:
+        return None
+    crops = CropDataset(
+        PhotoStore(paths), config.crop, config.batch, 1_000_003, config.validate_batches,
+        recipe=recipe,
+    )
+    return lambda: loader(crops, 0, 0)
+
+
+def _recipe(config: RunConfig) -> DegradationRecipe:
+    if config.degradation not in RECIPES:
+        known = ", ".join(RECIPES)
+        raise ConfigError(f'degradation is "{config.degradation}"; choose one of {known}')
+    return RECIPES[config.degradation]
+
+
+def _perceptual(
+    config: TokenizerConfig | DecoderConfig, device: torch.device
+) -> PerceptualDistance | None:
+    if config.perceptual == 0:
+        return None
+    if not config.perceptual_weights:
+        raise ConfigError(
+            "perceptual is above 0 but perceptual_weights names no file; "
+            "make one with benchmarks/lpips_weights.py or set perceptual = 0"
+        )
+    return PerceptualDistance.from_file(Path(config.perceptual_weights)).to(device)
+

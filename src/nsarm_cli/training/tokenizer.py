@@ -1,0 +1,91 @@
+"""Tokenizer stage: the autoencoder learns to survive its own bits.
+
+The loss is reconstruction (absolute error, optionally LPIPS), commitment of the latents
+to their codes, and the two entropy terms of binary spherical quantisation
+(arXiv 2406.07548, Eq. 6-8).
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nsarm_cli.models.core.pyramid import ResidualPyramid
+from nsarm_cli.models.core.schedule import ScaleSchedule
+from nsarm_cli.models.nsarm import bsq
+from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.training.config import TokenizerConfig
+from nsarm_cli.training.data import Batch
+from nsarm_cli.training.grid import write_grid
+from nsarm_cli.training.perceptual import PerceptualDistance
+
+
+class TokenizerStage:
+    """Trains the autoencoder of a model on square crops.
+
+    Args:
+        model: its autoencoder learns; the rest only stays in the checkpoint.
+        config: loss weights.
+        perceptual: LPIPS, or None.
+    """
+
+    def __init__(
+        self, model: NsarmModel, config: TokenizerConfig, perceptual: PerceptualDistance | None
+    ) -> None:
+        self.module = model
+        self.trained = model.autoencoder
+        self._autoencoder = model.autoencoder
+        self._schedule = model.config.schedule
+        self._config = config
+        self._perceptual = perceptual
+
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Reconstruct the crops through their bits."""
+        config = self._config
+        latents = self._autoencoder.encode(batch.hr).float()
+        feature, residuals = self._quantise(latents)
+        picture = self._autoencoder.decoder(bsq.straight_through(latents, feature)).float()
+        pixel = F.l1_loss(picture, batch.hr)
+        commitment = F.mse_loss(latents, feature)
+        entropies = [bsq.entropy_terms(r, config.sharpness) for r in residuals]
+        sure = torch.stack([e[0] for e in entropies]).mean()
+        used = torch.stack([e[1] for e in entropies]).mean()
+        loss = config.pixel * pixel + config.commitment * commitment
+        loss = loss + config.entropy * (sure - used)
+        values = {"pixel": pixel, "commitment": commitment, "used": used}
+        if self._perceptual is not None and step >= config.perceptual_from:
+            values["perceptual"] = self._perceptual(picture, batch.hr)
+            loss = loss + config.perceptual * values["perceptual"]
+        return loss, {name: value.detach() for name, value in values.items()}
+
+    def validate(self, batches: Iterable[Batch], pictures: Path) -> dict[str, float]:
+        """PSNR and perceptual distance of reconstructions; writes originals over them."""
+        psnr: list[float] = []
+        distance: list[float] = []
+        shown: list[Tensor] = []
+        for batch in batches:
+            feature, _ = self._quantise(self._autoencoder.encode(batch.hr).float())
+            picture = self._autoencoder.decode(feature).float()
+            error = ((picture - batch.hr) / 2).square().mean((1, 2, 3))
+            psnr += (-10 * error.clamp_min(1e-10).log10()).tolist()
+            if self._perceptual is not None:
+                distance.append(float(self._perceptual(picture, batch.hr)))
+            shown += [batch.hr, picture]
+        write_grid(shown[:8], pictures)
+        figures = {"psnr": sum(psnr) / len(psnr)}
+        if distance:
+            figures["perceptual"] = sum(distance) / len(distance)
+        return figures
+
+    def _quantise(self, latents: Tensor) -> tuple[Tensor, list[Tensor]]:
+        pyramid = ResidualPyramid(proportional_grids(self._schedule, latents.shape[-1]))
+        residuals, codes = pyramid.decompose(latents, lambda r: bsq.quantise(r.detach()))
+        return pyramid.compose(codes), residuals
+
+
+def proportional_grids(schedule: ScaleSchedule, side: int) -> tuple[tuple[int, int], ...]:
+    """Latent grids of a full window's schedule, scaled down to a crop of `side` latents."""
+    full = schedule.latents[-1][0]
+    return tuple((max(1, h * side // full), max(1, w * side // full)) for h, w in schedule.latents)

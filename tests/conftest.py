@@ -1,0 +1,97 @@
+"""A tiny stand-in for a model, pictures, and the command line run in this process."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+
+from nsarm_cli.cli.main import main
+from nsarm_cli.models.interface import OnScale, Sampling, Trace
+
+
+class FakeResolver:
+    """Repeats pixels and adds noise from each window's own generator; no weights, no waiting.
+
+    Temperature is the amplitude of the noise, so 0 gives the picture alone.
+    """
+
+    scale = 4
+    window = 16
+    overlap = 4
+    sampling = Sampling(temperature=0.25)
+    color = "none"
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+        self.samplings: list[Sampling] = []
+
+    def resolve(
+        self,
+        lr: Tensor,
+        generators: Sequence[Generator],
+        sampling: Sampling,
+        on_scale: OnScale | None = None,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        assert lr.shape == (len(generators), 3, self.window, self.window)
+        assert lr.dtype == torch.float32
+        assert lr.abs().max() <= 1
+        self.batches.append(len(lr))
+        self.samplings.append(sampling)
+        side = self.scale * self.window
+        noise = torch.stack([torch.rand(3, side, side, generator=g) for g in generators])
+        if trace is not None:
+            trace["draws"] = noise[0]
+        for done in range(3):
+            if on_scale is not None:
+                on_scale(done + 1, 3)
+        large = lr.repeat_interleave(self.scale, -1).repeat_interleave(self.scale, -2)
+        return (large + sampling.temperature * (noise - 0.5)).clamp(-1, 1)
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def resolver() -> FakeResolver:
+    return FakeResolver()
+
+
+@pytest.fixture
+def make_picture() -> Callable[[int, int], Image.Image]:
+    """Make a picture of a size: smooth shades with some texture."""
+
+    def make(width: int, height: int) -> Image.Image:
+        y, x = np.mgrid[0:height, 0:width]
+        shades = [40 + 150 * x / max(width, 2), 60 + 120 * y / max(height, 2), 90 + (x * y) % 31]
+        return Image.fromarray(np.stack(shades, -1).astype(np.uint8))
+
+    return make
+
+
+@pytest.fixture
+def photo(tmp_path, make_picture) -> Path:
+    path = tmp_path / "photo.png"
+    make_picture(20, 12).save(path)
+    return path
+
+
+@pytest.fixture
+def run_cli(monkeypatch, capsys, resolver) -> Callable[..., Result]:
+    """Run `nsarm ARGUMENTS...` in this process, with the stand-in for any model."""
+    monkeypatch.setattr("nsarm_cli.weights.families.load_resolver", lambda *_: resolver)
+
+    def run(*arguments: object) -> Result:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        return Result(code, *capsys.readouterr())
+
+    return run
