@@ -22,6 +22,8 @@ class Color(StrEnum):
     NONE = "none"
     ADAIN = "adain"
     WAVELET = "wavelet"
+    BOTH = "both"
+    DETAIL = "detail"
 
 
 def _temperature(value: float | None) -> float | None:

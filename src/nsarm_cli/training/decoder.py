@@ -18,7 +18,7 @@ from nsarm_cli.models.nsarm.resolver import NsarmResolver
 from nsarm_cli.training.config import DecoderConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.grid import write_grid
-from nsarm_cli.training.perceptual import PerceptualDistance
+from nsarm_cli.training.perceptual import PerceptualDistance, jitter
 from nsarm_cli.training.stage1 import check_crop, lr_of
 
 
@@ -48,7 +48,7 @@ class DecoderStage:
         values = {"pixel": pixel}
         loss = self._config.pixel * pixel
         if self._perceptual is not None:
-            values["perceptual"] = self._perceptual(picture, batch.hr)
+            values["perceptual"] = self._perceptual(*jitter(picture, batch.hr, step))
             loss = loss + self._config.perceptual * values["perceptual"]
         return loss, {name: value.detach() for name, value in values.items()}
 

@@ -19,7 +19,7 @@ from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.training.config import TokenizerConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.grid import write_grid
-from nsarm_cli.training.perceptual import PerceptualDistance
+from nsarm_cli.training.perceptual import PerceptualDistance, jitter
 
 
 class TokenizerStage:
@@ -56,7 +56,7 @@ class TokenizerStage:
         loss = loss + config.entropy * (sure - used)
         values = {"pixel": pixel, "commitment": commitment, "used": used}
         if self._perceptual is not None and step >= config.perceptual_from:
-            values["perceptual"] = self._perceptual(picture, batch.hr)
+            values["perceptual"] = self._perceptual(*jitter(picture, batch.hr, step))
             loss = loss + config.perceptual * values["perceptual"]
         return loss, {name: value.detach() for name, value in values.items()}
 

@@ -102,7 +102,9 @@ class _File:
     def restore(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         given = {name: t for name, t in tensors.items() if name in self.our_shapes}
         check_tensors(self.our_shapes, given, source)
-        restored = {name: given[ours].reshape(self.shapes[name]) for name, ours in self.ours.items()}
+        restored = {
+            name: given[ours].reshape(self.shapes[name]) for name, ours in self.ours.items()
+        }
         return restored | self.constants
 
 
@@ -114,19 +116,23 @@ def unwrap(contents: Mapping[str, Any], source: str) -> dict[str, Tensor]:
         source: the file, for messages.
 
     Raises:
-        WeightsError: there are no tensors where the authors put them.
+        WeightsError: there is nothing, or something else than tensors, where they should be.
     """
-    for path in (("trainer", "gpt_fsdp"), ("vae",), ()):
-        inner: Any = contents
+    inner: Any = contents
+    for path in (("trainer", "gpt_fsdp"), ("vae",)):
+        nested: Any = contents
         for key in path:
-            inner = inner.get(key) if isinstance(inner, Mapping) else None
-        if isinstance(inner, Mapping) and inner:
-            if all(isinstance(value, Tensor) for value in inner.values()):
-                return dict(inner)
-    raise WeightsError(
-        f"{source}: holds no tensors, neither at the top nor in trainer/gpt_fsdp nor in vae; "
-        "give a checkpoint of NSARM or of its autoencoder"
-    )
+            nested = nested.get(key) if isinstance(nested, Mapping) else None
+        if isinstance(nested, Mapping):
+            inner = nested
+            break
+    strange = [str(name) for name, value in inner.items() if not isinstance(value, Tensor)]
+    if strange or not inner:
+        raise WeightsError(
+            f"{source}: is not a file of tensors ({strange[0] if strange else 'it is empty'}); "
+            "give a checkpoint of NSARM or of its autoencoder"
+        )
+    return dict(inner)
 
 
 def transformer_from_upstream(
