@@ -133,9 +133,9 @@ class Upscaler:
                 _scales_of(start, len(inputs), len(windows), report),
                 trace if start == 0 else None,
             )
-            for window_lr, window_sr in zip(inputs.split(1), outputs.split(1), strict=True):
+            for window_lr, window_sr in zip(inputs, outputs, strict=True):
                 # One by one, since a sum over a batch may be rounded in another order.
-                rows = blender.add(match_color(window_sr, window_lr, color))
+                rows = blender.add(match_color(window_sr[None], window_lr[None], color))
                 if rows.shape[1]:
                     large.paste(to_image(rows), (0, top))
                     top += rows.shape[1]

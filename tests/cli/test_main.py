@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from importlib import import_module
 
 import pytest
@@ -42,7 +41,7 @@ def test_help_does_not_wait_for_heavy_imports():
     program = (
         "import sys; from nsarm_cli.cli.main import main; code = main(sys.argv[1:]);"
         "heavy = {'torch', 'numpy', 'PIL', 'safetensors', 'transformers', 'huggingface_hub'};"
-        "sys.exit(code or ' '.join(heavy & set(sys.modules)))"
+        "sys.exit(code or ' '.join(heavy & set(sys.modules)) or None)"
     )
     for arguments in (["--help"], ["--version"], ["upscale", "--help"]):
         done = subprocess.run(
@@ -134,7 +133,7 @@ class Slow:
     scale, window, overlap, sampling, color = 4, 16, 4, Sampling(), "none"
     def resolve(self, *arguments):
         print("begun", flush=True)
-        time.sleep(60)
+        time.sleep(3600)
 
 nsarm_cli.weights.families.load_resolver = lambda *_: Slow()
 sys.exit(main(sys.argv[1:]))
@@ -152,11 +151,9 @@ def test_a_signal_ends_a_run_with_nothing_half_written(photo, tmp_path, sent, co
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
-    began = time.monotonic()
     os.kill(process.pid, sent)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == code
-    assert time.monotonic() - began < 20
     assert "interrupted" in err
     assert "Traceback" not in err
     assert list(out.iterdir()) == []

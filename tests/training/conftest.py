@@ -1,19 +1,30 @@
-"""A micro model and photographs to train it on."""
+"""A micro model, photographs to train it on, and the command that does it."""
 
 import dataclasses
+import json
+import signal
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor
 
+from nsarm_cli.cli import console
+from nsarm_cli.cli.main import main
+from nsarm_cli.degradation.recipe import REALESRGAN_LIGHT
 from nsarm_cli.models.core.transformer import TransformerConfig
 from nsarm_cli.models.nsarm.autoencoder import AutoencoderConfig
 from nsarm_cli.models.nsarm.config import NSARM_NANO, NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.models.nsarm.transformation import ConvolutionalTransformationConfig
+from nsarm_cli.training.data import Batch, CropDataset
 from nsarm_cli.training.initialise import initialise
+from nsarm_cli.training.photos import PhotoStore
 from nsarm_cli.training.runner import write_model
 
 MICRO: NsarmConfig = dataclasses.replace(
@@ -22,10 +33,22 @@ MICRO: NsarmConfig = dataclasses.replace(
     window=16,
     sides=(1, 2, 4, 8),
     autoencoder=AutoencoderConfig(8, 32, (1,), 1, 1, unshuffle=4, groups=8),
-    transformation=ConvolutionalTransformationConfig(8, 32, 1, (2, 4, 8), groups=8),
+    transformation=ConvolutionalTransformationConfig(8, 32, 1, (2, 4), groups=8),
     transformer=TransformerConfig(32, 2, 2, 32, 64, scales=4, cross=False),
     overlap=4,
 )
+CROP = 64  # one window of the micro model
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def micro_config() -> NsarmConfig:
+    return MICRO
 
 
 @pytest.fixture
@@ -52,3 +75,88 @@ def photos(tmp_path: Path) -> Path:
         picture = np.stack([waves, np.sign(waves), (x - y) / 112], axis=-1) * 100 + 128
         Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(folder / f"{i}.png")
     return folder
+
+
+@pytest.fixture
+def batch(photos: Path) -> Batch:
+    """Two crops with their low-resolution sides."""
+    crops = CropDataset(PhotoStore([photos]), CROP, 2, seed=5, length=1, recipe=REALESRGAN_LIGHT)
+    return crops[0]
+
+
+@pytest.fixture
+def write_settings(micro_folder: Path, tmp_path: Path) -> Callable[..., Path]:
+    """Write a TOML file for a short run of the micro model, with some settings changed."""
+
+    def write(**changes: object) -> Path:
+        values = {
+            "model": str(micro_folder),
+            "steps": 4,
+            "batch": 2,
+            "crop": CROP,
+            "lr": 1e-3,
+            "warmup": 1,
+            "workers": 0,
+            "precision": "fp32",
+            "validate_every": 2,
+            "validate_batches": 1,
+        } | changes
+        path = tmp_path / "settings.toml"
+        # JSON writes strings, numbers, booleans and lists of them as TOML does.
+        path.write_text("".join(f"{name} = {json.dumps(v)}\n" for name, v in values.items()))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def nsarm_train(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Run `nsarm train ARGUMENTS...` in this process."""
+
+    def run(*arguments: object) -> Result:
+        capsys.readouterr()
+        code = main(["train", *(str(argument) for argument in arguments)])
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def interrupt_during(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Send signals to this process while a given step is under way."""
+
+    def arrange(step: int, numbers: Sequence[int] = (signal.SIGINT,)) -> None:
+        begin = console.Bar.begin
+
+        def begin_and_interrupt(bar: console.Bar, done: int, label: str) -> object:
+            if done == step - 1:
+                for number in numbers:
+                    signal.raise_signal(number)
+            return begin(bar, done, label)
+
+        monkeypatch.setattr(console.Bar, "begin", begin_and_interrupt)
+
+    return arrange
+
+
+@pytest.fixture
+def alexnet() -> dict[str, Tensor]:
+    """Random LPIPS weights in AlexNet's shape, with few channels."""
+    generator = torch.Generator().manual_seed(3)
+    tensors = {}
+    previous = 3
+    for i, (channels, side) in enumerate(((8, 11), (12, 5), (16, 3), (12, 3), (12, 3))):
+        fan = previous * side * side
+        kernel = torch.randn(channels, previous, side, side, generator=generator)
+        tensors[f"conv.{i}.weight"] = kernel * (2 / fan) ** 0.5
+        tensors[f"conv.{i}.bias"] = 0.1 * torch.randn(channels, generator=generator)
+        tensors[f"lin.{i}"] = torch.rand(channels, generator=generator)
+        previous = channels
+    return tensors
+
+
+@pytest.fixture
+def alexnet_file(alexnet: dict[str, Tensor], tmp_path: Path) -> Path:
+    path = tmp_path / "lpips.safetensors"
+    save_file(alexnet, path)
+    return path

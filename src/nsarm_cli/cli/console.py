@@ -19,6 +19,10 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
+
+_TABLE_WIDTH = 200
+"""Columns a table may take; it takes no more than it needs."""
 
 
 def set_up() -> None:
@@ -30,12 +34,17 @@ def set_up() -> None:
     logger = logging.getLogger("nsarm_cli")
     if not any(isinstance(handler, _ConsoleHandler) for handler in logger.handlers):
         logger.addHandler(_ConsoleHandler(logging.WARNING))
-    logger.propagate = False
 
 
 def result(text: str) -> None:
     """Print a result on stdout, at once and unchanged."""
     sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def result_table(table: Table) -> None:
+    """Print a table of results on stdout, in full whatever the terminal's width."""
+    Console(file=sys.stdout, width=_TABLE_WIDTH).print(table)
     sys.stdout.flush()
 
 
@@ -57,7 +66,7 @@ class Bar:
         self._task = progress.add_task("", total=total)
 
     def begin(self, done: int, label: str) -> Callable[[float], None]:
-        """Begin a unit of work.
+        """Show the bar at the beginning of a unit of work.
 
         Args:
             done: units finished before it.
@@ -67,21 +76,20 @@ class Bar:
             What to call with the finished share of the unit, in [0, 1].
         """
         self._progress.update(self._task, completed=done, description=_printable(label))
+        self._progress.start()
         return lambda share: self._progress.update(self._task, completed=done + share)
 
     @contextmanager
     def hidden(self) -> Iterator[None]:
         """Clear the bar while lines are printed, so that they do not run into it."""
         self._progress.stop()
-        try:
-            yield
-        finally:
-            self._progress.start()
+        yield
+        self._progress.start()
 
 
 @contextmanager
 def progress_bar(total: int) -> Iterator[Bar]:
-    """Show a bar until the block ends.
+    """Give a bar, which is gone when the block ends.
 
     Args:
         total: units of work.
@@ -92,7 +100,7 @@ def progress_bar(total: int) -> Iterator[Bar]:
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("left"),
+        TextColumn("ETA"),
         TimeRemainingColumn(),
         console=console,
         transient=True,
@@ -101,8 +109,10 @@ def progress_bar(total: int) -> Iterator[Bar]:
         redirect_stdout=False,
         redirect_stderr=False,
     )
-    with progress:
+    try:
         yield Bar(progress, total)
+    finally:
+        progress.stop()
 
 
 class _ConsoleHandler(logging.Handler):

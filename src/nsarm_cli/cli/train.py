@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nsarm_cli.cli import console
-from nsarm_cli.cli.options import Device, Threads
+from nsarm_cli.cli.options import ColorOption, Device, Temperature, Threads, TopP
 
 if TYPE_CHECKING:
     from nsarm_cli.training.config import RunConfig
@@ -23,6 +24,14 @@ stages = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(stages, name="train")
+
+
+class StoredPrecision(StrEnum):
+    """Number formats of exported weights."""
+
+    BF16 = "bf16"
+    FP32 = "fp32"
+
 
 Data = Annotated[
     list[Path],
@@ -56,6 +65,7 @@ Perceptual = Annotated[
 
 @stages.command()
 def tokenizer(
+    *,
     data: Data,
     config: Settings = "nano-tokenizer",
     out: Out = Path("runs/tokenizer"),
@@ -70,11 +80,12 @@ def tokenizer(
 
     settings = read_config(TokenizerConfig, config)
     changes = _changes(model=model, perceptual_weights=perceptual_weights)
-    _train(settings, changes, data, val, out, device, threads)
+    _train(settings, changes, data, val, out, device=device, threads=threads)
 
 
 @stages.command()
 def stage1(
+    *,
     data: Data,
     config: Settings = "nano-stage1",
     out: Out = Path("runs/stage1"),
@@ -87,11 +98,12 @@ def stage1(
     from nsarm_cli.training.config import Stage1Config, read_config
 
     settings = read_config(Stage1Config, config)
-    _train(settings, _changes(model=model), data, val, out, device, threads)
+    _train(settings, _changes(model=model), data, val, out, device=device, threads=threads)
 
 
 @stages.command()
 def stage2(
+    *,
     data: Data,
     config: Settings = "nano-stage2",
     out: Out = Path("runs/stage2"),
@@ -104,11 +116,12 @@ def stage2(
     from nsarm_cli.training.config import Stage2Config, read_config
 
     settings = read_config(Stage2Config, config)
-    _train(settings, _changes(model=model), data, val, out, device, threads)
+    _train(settings, _changes(model=model), data, val, out, device=device, threads=threads)
 
 
 @stages.command()
 def decoder(
+    *,
     data: Data,
     config: Settings = "nano-decoder",
     out: Out = Path("runs/decoder"),
@@ -123,7 +136,36 @@ def decoder(
 
     settings = read_config(DecoderConfig, config)
     changes = _changes(model=model, perceptual_weights=perceptual_weights)
-    _train(settings, changes, data, val, out, device, threads)
+    _train(settings, changes, data, val, out, device=device, threads=threads)
+
+
+@stages.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write the model to.")],
+    *,
+    precision: Annotated[
+        StoredPrecision, typer.Option(help="Number format of the stored weights.")
+    ] = StoredPrecision.BF16,
+    temperature: Temperature = None,
+    top_p: TopP = None,
+    color: ColorOption = None,
+) -> None:
+    """Write the model of a run for `nsarm upscale --model`, with its default settings."""
+    from dataclasses import replace
+
+    from nsarm_cli.runtime import PRECISIONS
+    from nsarm_cli.training import runner
+    from nsarm_cli.weights.folder import read_config
+
+    sampling = read_config(run).sampling
+    if temperature is not None:
+        sampling = replace(sampling, temperature=temperature)
+    if top_p is not None:
+        sampling = replace(sampling, top_p=top_p)
+    chosen = None if color is None else color.value
+    runner.export(run, out, PRECISIONS[precision.value], sampling, chosen)
+    console.result(str(out))
 
 
 def _changes(**options: object) -> dict[str, str]:
@@ -136,6 +178,7 @@ def _train(
     data: list[Path],
     val: list[Path] | None,
     out: Path,
+    *,
     device: str,
     threads: int | None,
 ) -> None:
@@ -161,7 +204,15 @@ def _train(
                 with bar.hidden():
                     console.say(f"step {progress.step}: {values} | validation: {figures}")
 
-        done = train(settings, data, val or [], out, chosen, report, stopping)
+        done = train(
+            settings,
+            data,
+            val or [],
+            out,
+            device=chosen,
+            report=report,
+            should_stop=stopping,
+        )
     if done < settings.steps:
         console.say(f"stopped and saved after step {done}; the same command goes on from there")
     console.result(str(out))
@@ -171,17 +222,15 @@ def _train(
 def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C or SIGTERM into a request to save and stop after the step."""
     asked: list[int] = []
-    before = {}
 
     def ask(signum: int, _frame: FrameType | None) -> None:
         if asked:  # a second one means now
-            signal.signal(signum, before[signum])
+            signal.signal(signum, before[signal.Signals(signum)])
             raise KeyboardInterrupt
         asked.append(signum)
         console.say("stopping after this step")
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, ask)
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(asked)
     finally:

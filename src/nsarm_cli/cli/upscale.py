@@ -85,7 +85,8 @@ def upscale(
     failures = 0
     with console.progress_bar(len(sources)) as bar:
         for index, (source, target) in enumerate(zip(sources, targets, strict=True)):
-            on_progress = bar.begin(index, f"{source.name} ({index + 1} of {len(sources)})")
+            count = f" ({index + 1} of {len(sources)})" if len(sources) > 1 else ""
+            on_progress = bar.begin(index, source.name + count)
             try:
                 summary = work.enlarge(source, target, on_progress)
             except ImageError as error:

@@ -101,8 +101,7 @@ def match_color(sr: Tensor, lr: Tensor, method: str) -> Tensor:
     if not METHODS[method]:
         return sr
     height, width = sr.shape[-2:]
-    lr_up = resize_bicubic(lr.to(sr.device, torch.float32), (height, width))
-    lr_up = lr_up.add_(1).div_(2).clamp_(0, 1)
+    lr_up = resize_bicubic(lr.float(), (height, width)).to(sr.device).add_(1).div_(2)
     unit = sr.float().add(1).div_(2)
     for correct in METHODS[method]:
         unit = correct(unit, lr_up).clamp_(0, 1)

@@ -4,7 +4,9 @@ What can be refused early is: `check_output` and `check_size` need no pixels. Ea
 one sentence that names the file, the reason and the remedy.
 """
 
+import contextlib
 import errno
+import io
 import os
 import secrets
 import stat
@@ -182,10 +184,13 @@ def write_image(image: Image.Image, path: Path, *, overwrite: bool) -> None:
     """
     picture_format = output_format(path)
     check_size(path, image.width, image.height)
+    # Encoded in memory: given a real file, Pillow misses a write that a full disk cuts short.
+    encoded = io.BytesIO()
+    image.save(encoded, format=picture_format, **_SAVE_OPTIONS[picture_format])
     temporary = _temporary(path)
     try:
         with temporary.open("xb") as file:
-            image.save(file, format=picture_format, **_SAVE_OPTIONS[picture_format])
+            file.write(encoded.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         if overwrite:
@@ -197,7 +202,8 @@ def write_image(image: Image.Image, path: Path, *, overwrite: bool) -> None:
     except OSError as error:
         raise _unwritable(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # gone already, or never made
+            temporary.unlink()
 
 
 def _publish(temporary: Path, path: Path) -> None:

@@ -36,8 +36,7 @@ def to_rgb(image: Image.Image, name: str = "picture") -> Image.Image:
         A new picture of mode "RGB" without metadata.
 
     Raises:
-        ImageError: 32-bit numbers, whose range no picture file states, or a colour space
-            that Pillow cannot convert.
+        ImageError: 32-bit numbers, whose range no picture file states.
     """
     if image.mode in ("I", "F"):
         raise ImageError(
@@ -48,17 +47,12 @@ def to_rgb(image: Image.Image, name: str = "picture") -> Image.Image:
         grey = np.asarray(image).astype(np.uint32)
         rgb = Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     elif image.has_transparency_data:
-        rgba = image.convert("RGBA")
+        # Premultiplied grey is the one mode that cannot become RGBA in one step.
+        rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
         rgb = Image.new("RGB", image.size, _WHITE)
         rgb.paste(rgba, mask=rgba.getchannel("A"))
     else:
-        try:
-            rgb = image.convert("RGB")
-        except ValueError as error:
-            raise ImageError(
-                f"{name}: its colour space {image.mode} cannot be turned into RGB; "
-                "save it as an RGB picture first"
-            ) from error
+        rgb = image.convert("RGB")
     rgb.info = {}
     return rgb
 

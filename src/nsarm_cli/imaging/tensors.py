@@ -4,6 +4,7 @@ Letters: b batch, h w height and width in pixels. Values are RGB in [-1, 1].
 """
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
@@ -53,23 +54,30 @@ def to_image(x: Tensor) -> Image.Image:
 
 
 def resize_bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize exactly as Pillow's BICUBIC does (a = -0.5, antialiased when shrinking).
+    """Resize as Pillow's BICUBIC does (a = -0.5, antialiased when shrinking), without its rounding.
 
-    Each channel goes through Pillow as floats, so nothing is rounded to 8 bits. PyTorch's own
-    bicubic has another kernel (a = -0.75 without antialiasing) and other edges.
+    Each channel goes through Pillow as floats, first its width, then its height, and is clamped
+    after each, as bytes are there. So the result, rounded, is within one level of Pillow's
+    whenever both sides grow or both shrink; Pillow may change the order when one does either.
+    PyTorch's own bicubic has another kernel (a = -0.75 without antialiasing) and other edges.
 
     Args:
-        x: "b 3 h w", float.
+        x: "b 3 h w", float in [-1, 1].
         size: (height, width) to give it, in pixels.
 
     Returns:
-        "b 3 height width", of the type and on the device of `x`; like every bicubic it can
-        overshoot the range of `x` at sharp edges.
+        "b 3 height width" in [-1, 1], of the type and on the device of `x`.
     """
     height, width = size
     planes = x.detach().to("cpu", torch.float32).flatten(0, 1).numpy()
     resized = np.empty((len(planes), height, width), dtype=np.float32)
     for plane, target in zip(planes, resized, strict=True):
-        image = Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC)
-        target[:] = np.asarray(image)
+        wide = _bicubic(plane, (width, plane.shape[0]))
+        target[:] = _bicubic(wide, (width, height))
     return torch.from_numpy(resized).reshape(*x.shape[:2], height, width).to(x)
+
+
+def _bicubic(plane: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """Resize "h w" to Pillow's (width, height) and clamp the overshoot at sharp edges."""
+    image = Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC)
+    return np.asarray(image, dtype=np.float32).clip(-1, 1)

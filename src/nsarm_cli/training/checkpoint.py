@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from nsarm_cli.errors import ConfigError
+from nsarm_cli.errors import ConfigError, WeightsError
+from nsarm_cli.weights.strict import check_names_and_shapes
 
 _GENERATOR = "generator.cpu"
 
@@ -36,36 +37,47 @@ def load_checkpoint(path: Path, module: nn.Module, optimizer: torch.optim.Optimi
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             step = int(file.metadata()["step"])
-        model = _below(tensors, "model.")
-        module.load_state_dict(model, strict=True)
-        optimizer.load_state_dict(
-            {
-                "state": _optimizer_state(_below(tensors, "optimizer.")),
-                "param_groups": optimizer.state_dict()["param_groups"],
-            }
-        )
-        torch.set_rng_state(tensors[_GENERATOR])
-    except (SafetensorError, KeyError, TypeError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        state = _optimizer_state(_below(tensors, "optimizer."))
+        generator = tensors[_GENERATOR]
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise ConfigError(
-            f"{path}: does not continue this run ({reason}); "
-            "use another --out folder or the configuration it was made with"
+            f"{path}: is damaged or no checkpoint ({error}); remove it or use another --out folder"
         ) from error
+    model = _below(tensors, "model.")
+    try:
+        check_names_and_shapes(module, model, str(path))
+    except WeightsError as error:
+        raise ConfigError(str(error)) from error
+    if not _fits(state, optimizer):
+        raise ConfigError(f"{path}: holds the optimiser of another stage; use another --out folder")
+    module.load_state_dict(model, strict=True)
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    torch.set_rng_state(generator)
     return step
 
 
 def save_atomically(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    """Write safetensors under a temporary name, flush to disk, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write safetensors under a temporary name, flush to disk, then rename.
+
+    Raises:
+        ConfigError: the disk refuses; the old file is as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         plain = {name: value.detach().contiguous().cpu() for name, value in tensors.items()}
         save_file(plain, temporary, metadata=metadata)
+        temporary.chmod(0o644)  # safetensors writes for the owner only; a model is to be shared
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(
+            f"{path}: cannot be written ({error}); free space or use another --out folder"
+        ) from error
     finally:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(OSError):
             temporary.unlink()
 
 
@@ -79,3 +91,13 @@ def _optimizer_state(flat: dict[str, Tensor]) -> dict[int, dict[str, Any]]:
         index, field = name.split(".", 1)
         state.setdefault(int(index), {})[field] = value
     return state
+
+
+def _fits(state: dict[int, dict[str, Any]], optimizer: torch.optim.Optimizer) -> bool:
+    """Whether every moment has the shape of the parameter at its place."""
+    shapes = [p.shape for group in optimizer.param_groups for p in group["params"]]
+    return all(
+        index < len(shapes) and value.shape in (torch.Size(), shapes[index])
+        for index, fields in state.items()
+        for value in fields.values()
+    )

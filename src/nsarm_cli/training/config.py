@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,13 @@ from typing import Any, TypeVar
 from nsarm_cli.errors import ConfigError
 
 PRESETS = Path(__file__).parent / "presets"
+
+_AT_LEAST_1 = ("steps", "batch", "crop", "shrink", "validate_every", "validate_batches")
+_AT_LEAST_0 = (
+    *("final_lr", "warmup", "weight_decay", "seed", "workers", "save_minutes", "pixel"),
+    *("perceptual", "perceptual_from", "commitment", "entropy", "sharpness", "temperature"),
+)
+_LEAST = dict.fromkeys(_AT_LEAST_1, 1) | dict.fromkeys(_AT_LEAST_0, 0)
 
 
 @dataclass(frozen=True)
@@ -59,9 +67,14 @@ class RunConfig:
     validate_batches: int = 4
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "crop", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}; give at least 1")
+        for name, value in dataclasses.asdict(self).items():
+            # Written so that NaN fails too.
+            if name in _LEAST and not value >= _LEAST[name]:
+                raise ConfigError(f"{name} is {value}; give at least {_LEAST[name]}")
+            if name in {"lr", "clip"} and not value > 0:
+                raise ConfigError(f"{name} is {value}; give a number above 0")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"betas is {list(self.betas)}; give two numbers in [0, 1)")
         if self.precision not in {"bf16", "fp32"}:
             raise ConfigError(f'precision is "{self.precision}"; choose "bf16" or "fp32"')
         if self.decay not in {"linear", "cosine"}:
@@ -138,6 +151,14 @@ class DecoderConfig(RunConfig):
 
 Config = TypeVar("Config", bound=RunConfig)
 
+_TOML_NAMES = {
+    bool: "boolean",
+    int: "whole number",
+    float: "number",
+    str: "string",
+    tuple: "list of numbers",
+}
+
 
 def read_config(kind: type[Config], source: str | Path) -> Config:
     """Read a TOML file, or a preset by name, into a configuration.
@@ -150,7 +171,9 @@ def read_config(kind: type[Config], source: str | Path) -> Config:
         preset = PRESETS / f"{source}.toml"
         if not preset.is_file():
             known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
-            raise ConfigError(f"{source}: no such configuration; give a TOML file or one of {known}")
+            raise ConfigError(
+                f"{source}: no such configuration; give a TOML file or one of {known}"
+            )
         path = preset
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -174,27 +197,32 @@ def _from_table(kind: type[Config], table: dict[str, Any], path: Path) -> Config
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
             raise ConfigError(f"{path}: unknown setting {key}; {hint}")
         values[key] = _checked(fields[key], value, path)
-    return kind(**values)
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 def _checked(field: "dataclasses.Field[Any]", value: Any, path: Path) -> Any:
-    wanted = type(field.default)
+    default: Any = field.default
+    wanted = type(default)
     if wanted is float and type(value) is int:
         return float(value)
-    if wanted is tuple and isinstance(value, list) and len(value) == len(field.default):
-        return tuple(float(v) for v in value)
-    if type(value) is not wanted:
-        raise ConfigError(
-            f"{path}: {field.name} is {value!r}; give a {wanted.__name__} like {field.default!r}"
-        )
-    return value
+    if wanted is tuple and isinstance(value, list) and len(value) == len(default):
+        if all(type(v) in {int, float} for v in value):
+            return tuple(float(v) for v in value)
+    elif type(value) is wanted:
+        return value
+    raise ConfigError(
+        f"{path}: {field.name} is {value!r}; give a {_TOML_NAMES[wanted]} like {_toml(default)}"
+    )
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return json.dumps(value, ensure_ascii=False)  # TOML's basic strings escape alike
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml(v) for v in value) + "]"
     return repr(value)

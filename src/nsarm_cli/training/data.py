@@ -4,6 +4,8 @@ Letters: b batch, h w pixels of the high-resolution crop.
 """
 
 import math
+import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from nsarm_cli.degradation.recipe import DegradationRecipe, degrade
-from nsarm_cli.errors import ConfigError
+from nsarm_cli.errors import ConfigError, NsarmError
 from nsarm_cli.training.photos import PhotoStore, Pixels
 
 
@@ -112,19 +114,43 @@ class CropDataset(Dataset[Batch]):
         return np.ascontiguousarray(cut)
 
 
-def loader(dataset: CropDataset, start: int, workers: int) -> DataLoader[Batch]:
-    """Batches from step `start` on, made by `workers` background processes (0: in this one)."""
-    steps = range(start, len(dataset))
-    return DataLoader(
-        dataset,
+def loader(dataset: CropDataset, start: int, workers: int) -> Iterator[Batch]:
+    """Batches from step `start` on, made by `workers` background processes (0: in this one).
+
+    Raises:
+        NsarmError: what went wrong in a worker, as it was raised there.
+    """
+    batches = DataLoader(
+        _Caught(dataset),
         batch_size=None,
-        sampler=steps,
+        sampler=range(start, len(dataset)),
         num_workers=workers,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
         prefetch_factor=4 if workers else None,
-        persistent_workers=False,
+        # An iterator draws a seed for its workers; the run's own random numbers stay untouched.
+        generator=torch.Generator().manual_seed(0),
     )
+    for batch in batches:
+        if isinstance(batch, NsarmError):
+            raise batch
+        yield batch
 
 
-def _one_thread(_worker: int) -> None:
+class _Caught(Dataset[Batch | NsarmError]):
+    """Hands errors over as items, since a `DataLoader` wraps what workers raise in a traceback."""
+
+    def __init__(self, dataset: CropDataset) -> None:
+        self._dataset = dataset
+
+    def __getitem__(self, step: int) -> Batch | NsarmError:
+        try:
+            return self._dataset[step]
+        except NsarmError as error:
+            return error
+
+
+def _begin_worker(_worker: int) -> None:
     torch.set_num_threads(1)
+    # Ctrl-C reaches the whole process group; the main process decides when workers end.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

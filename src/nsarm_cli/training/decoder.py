@@ -14,12 +14,12 @@ from torch import Tensor
 
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.model import NsarmModel
-from nsarm_cli.models.nsarm.resolver import NsarmResolver
 from nsarm_cli.training.config import DecoderConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.grid import write_grid
 from nsarm_cli.training.perceptual import PerceptualDistance, jitter
 from nsarm_cli.training.stage1 import check_crop, lr_of
+from nsarm_cli.training.stage2 import resolver_of
 
 
 class DecoderStage:
@@ -39,7 +39,7 @@ class DecoderStage:
         self._model = model
         self._config = config
         self._perceptual = perceptual
-        self._resolver = NsarmResolver(model)
+        self._resolver = resolver_of(model)
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Pixel and perceptual error of pictures decoded from sampled bits."""
@@ -71,7 +71,7 @@ class DecoderStage:
         return figures
 
     def _feature(self, batch: Batch, step: int) -> Tensor:
-        check_crop(self._model, batch)
+        check_crop(self._model, batch.hr.shape[-1])
         lr = lr_of(batch)
         seeds = range(len(lr))
         generators = [
@@ -79,4 +79,4 @@ class DecoderStage:
             for i in seeds
         ]
         sampling = Sampling(temperature=self._config.temperature)
-        return self._resolver.feature(lr, generators, sampling).clone()
+        return self._resolver.feature(lr, generators, sampling)

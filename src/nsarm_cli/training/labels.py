@@ -50,6 +50,7 @@ def modified_labels(
     pyramid: ResidualPyramid,
     patch: int,
     next_input: Resize,
+    *,
     flips: Sequence[Tensor | None] | None = None,
 ) -> TeacherForcing:
     """Labels that correct the transformed scales (Alg. 2), with optional self-correction.

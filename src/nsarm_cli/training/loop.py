@@ -14,14 +14,14 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from nsarm_cli.errors import NsarmError
+from nsarm_cli.errors import ConfigError
 from nsarm_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from nsarm_cli.training.config import RunConfig
 from nsarm_cli.training.data import Batch
 
 
-class TrainingDivergedError(NsarmError):
-    """The loss or a gradient is not finite."""
+class TrainingDivergedError(ConfigError):
+    """The loss or a gradient is not finite, which other settings avoid."""
 
 
 class Stage(Protocol):
@@ -84,6 +84,7 @@ def run(
     batches: Callable[[int], Iterable[Batch]],
     validation: Callable[[], Iterable[Batch]] | None,
     folder: Path,
+    *,
     device: torch.device,
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool] = lambda: False,
@@ -114,6 +115,7 @@ def run(
     step = load_checkpoint(path, stage.module, optimizer) if path.exists() else 0
     autocast = torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16")
     last_save = time.monotonic()
+    stage.module.eval()  # parts that are not trained work as when sampling, without dropout
     for batch in batches(step):
         stage.trained.train()
         for group in optimizer.param_groups:
@@ -121,9 +123,10 @@ def run(
         with autocast:
             loss, values = stage.loss(batch.to(device), step)
         loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if not (torch.isfinite(loss) and torch.isfinite(norm)):
-            _diverged(stage.trained, loss, step)
+            raise _diverged(stage.module, loss, step)
+        torch.nn.utils.clip_grads_with_norm_(parameters, config.clip, norm)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
@@ -146,14 +149,15 @@ def run(
     return step
 
 
-def _diverged(module: nn.Module, loss: Tensor, step: int) -> None:
+def _diverged(module: nn.Module, loss: Tensor, step: int) -> TrainingDivergedError:
     bad = [
         name
         for name, parameter in module.named_parameters()
         if parameter.grad is not None and not torch.isfinite(parameter.grad).all()
     ]
-    where = f"the gradient of {bad[0]} and {len(bad) - 1} more" if bad else "no gradient"
-    raise TrainingDivergedError(
-        f"step {step}: the loss is {float(loss.detach()):g} and {where} is not finite; "
-        "nothing was updated, so lower lr or clip and run again to resume"
+    where = f" and the gradient of {bad[0]} is not finite" if bad else ""
+    more = f" (nor that of {len(bad) - 1} more tensors)" if len(bad) > 1 else ""
+    return TrainingDivergedError(
+        f"step {step}: the loss is {float(loss.detach()):g}{where}{more}; nothing was updated, "
+        "so lower lr or clip and run again to go on from the last checkpoint"
     )

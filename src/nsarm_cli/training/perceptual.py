@@ -15,7 +15,11 @@ from torch import Tensor, nn
 
 from nsarm_cli.errors import WeightsError
 
-_ALEX = ("conv4", "tap", "pool3", "conv", "tap", "pool3", "conv", "tap", "conv", "tap", "conv", "tap")
+_ALEX = (
+    *("conv4", "tap", "pool3"),
+    *("conv", "tap", "pool3"),
+    *("conv", "tap", "conv", "tap", "conv", "tap"),
+)
 _VGG = (
     *("conv", "conv", "tap", "pool2"),
     *("conv", "conv", "tap", "pool2"),
@@ -41,12 +45,12 @@ class PerceptualDistance(nn.Module):
                 "VGG16 (13); make the file with benchmarks/lpips_weights.py"
             )
         self._layout = _LAYOUTS[count]
-        self._convs = [
-            (weights[f"conv.{i}.weight"].float(), weights[f"conv.{i}.bias"].float())
-            for i in range(count)
-        ]
-        taps = self._layout.count("tap")
-        self._lins = [weights[f"lin.{i}"].float().reshape(1, -1, 1, 1) for i in range(taps)]
+        self._check(weights)
+        for i in range(count):
+            self.register_buffer(f"weight{i}", weights[f"conv.{i}.weight"].float())
+            self.register_buffer(f"bias{i}", weights[f"conv.{i}.bias"].float())
+        for i in range(self._layout.count("tap")):
+            self.register_buffer(f"lin{i}", weights[f"lin.{i}"].float().reshape(1, -1, 1, 1))
         self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1))
 
@@ -74,21 +78,41 @@ class PerceptualDistance(nn.Module):
         with torch.no_grad():
             wanted = self._features(b)
         total = a.new_zeros(())
-        for lin, x, y in zip(self._lins, self._features(a), wanted, strict=True):
+        for i, (x, y) in enumerate(zip(self._features(a), wanted, strict=True)):
+            lin = self.get_buffer(f"lin{i}")
             total = total + ((_unit(x) - _unit(y)) ** 2 * lin.to(x)).sum(1).mean()
         return total
+
+    def _check(self, weights: dict[str, Tensor]) -> None:
+        """Raise a WeightsError or KeyError unless each convolution takes what the last gives."""
+        channels, conv, tap = 3, 0, 0
+        for step in self._layout:
+            if step.startswith("conv"):
+                weight, bias = weights[f"conv.{conv}.weight"], weights[f"conv.{conv}.bias"]
+                if (
+                    weight.ndim != 4
+                    or weight.shape[1] != channels
+                    or bias.shape != weight.shape[:1]
+                ):
+                    raise _misshapen(f"conv.{conv}", weight)
+                channels, conv = len(weight), conv + 1
+            elif step == "tap":
+                if weights[f"lin.{tap}"].numel() != channels:
+                    raise _misshapen(f"lin.{tap}", weights[f"lin.{tap}"])
+                tap += 1
 
     def _features(self, pictures: Tensor) -> list[Tensor]:
         x = (pictures - self.shift) / self.scale
         features: list[Tensor] = []
-        convs = iter(self._convs)
+        conv = 0
         for step in self._layout:
             if step == "tap":
                 features.append(x)
             elif step.startswith("pool"):
                 x = F.max_pool2d(x, int(step[-1]), 2)
             else:
-                weight, bias = next(convs)
+                weight, bias = self.get_buffer(f"weight{conv}"), self.get_buffer(f"bias{conv}")
+                conv += 1
                 stride = 4 if step == "conv4" else 1
                 padding = 2 if weight.shape[-1] > 3 else 1
                 x = F.relu(F.conv2d(x, weight.to(x), bias.to(x), stride, padding))
@@ -103,6 +127,13 @@ def jitter(a: Tensor, b: Tensor, step: int) -> tuple[Tensor, Tensor]:
     """
     top, left = step % 4, step // 4 % 4
     return a[..., top:, left:], b[..., top:, left:]
+
+
+def _misshapen(name: str, tensor: Tensor) -> WeightsError:
+    return WeightsError(
+        f"perceptual weights: {name} has the shape {tuple(tensor.shape)}, which does not fit the "
+        "network; make the file with benchmarks/lpips_weights.py"
+    )
 
 
 def _unit(x: Tensor) -> Tensor:

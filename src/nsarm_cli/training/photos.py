@@ -100,7 +100,7 @@ def _list_sources(path: Path) -> list[_Source]:
     for file in files:
         if file.suffix.lower() == ".tar":
             sources.extend(_list_tar(file))
-        elif file.suffix.lower() in SUFFIXES:
+        elif _is_picture(file):
             sources.append(_Source(file, file.name))
     return sources
 
@@ -111,7 +111,12 @@ def _list_tar(path: Path) -> list[_Source]:
             return [
                 _Source(path, member.name, member.offset_data, member.size)
                 for member in archive
-                if member.isfile() and Path(member.name).suffix.lower() in SUFFIXES
+                if member.isfile() and _is_picture(Path(member.name))
             ]
-    except tarfile.TarError as error:
+    except (OSError, tarfile.TarError) as error:
         raise ConfigError(f"{path}: not a readable tar shard ({error}); make it again") from error
+
+
+def _is_picture(path: Path) -> bool:
+    """By its name; hidden files such as the "._" ones of macOS are none."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")

@@ -1,5 +1,6 @@
 """Put a run together: model, stage, data and folder; then hand them to the loop."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -8,7 +9,8 @@ import torch
 
 from nsarm_cli.degradation.recipe import RECIPES, DegradationRecipe
 from nsarm_cli.errors import ConfigError
-from nsarm_cli.models.nsarm.config import PRESETS
+from nsarm_cli.models.interface import Sampling
+from nsarm_cli.models.nsarm.config import PRESETS, NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.training.checkpoint import save_atomically
 from nsarm_cli.training.config import (
@@ -25,7 +27,7 @@ from nsarm_cli.training.initialise import initialise
 from nsarm_cli.training.loop import Progress, Stage, run
 from nsarm_cli.training.perceptual import PerceptualDistance
 from nsarm_cli.training.photos import PhotoStore
-from nsarm_cli.training.stage1 import Stage1
+from nsarm_cli.training.stage1 import Stage1, check_crop
 from nsarm_cli.training.stage2 import Stage2
 from nsarm_cli.training.tokenizer import TokenizerStage
 from nsarm_cli.weights.folder import CONFIG_FILE, WEIGHTS_FILE, load_model
@@ -36,6 +38,7 @@ def train(
     data: Sequence[Path],
     validation: Sequence[Path],
     out: Path,
+    *,
     device: torch.device,
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool] = lambda: False,
@@ -60,24 +63,35 @@ def train(
     """
     model = starting_model(config).to(device)
     recipe = None if isinstance(config, TokenizerConfig) else _recipe(config)
+    _check_crop(config, model)
     stage = build_stage(config, model, device)
     photos = PhotoStore(data)
     crops = CropDataset(
-        photos, config.crop, config.batch, config.seed, config.steps,
-        shrink=config.shrink, recipe=recipe,
+        photos,
+        config.crop,
+        config.batch,
+        config.seed,
+        config.steps,
+        shrink=config.shrink,
+        recipe=recipe,
     )
     fixed = _validation_batches(config, validation, recipe)
-    out.mkdir(parents=True, exist_ok=True)
-    write_config(config, out / "training.toml")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_config(config, out / "training.toml")
+    except OSError as error:
+        raise ConfigError(
+            f"{out}: cannot be written ({error.strerror}); choose another --out folder"
+        ) from error
     done = run(
         stage,
         config,
         lambda step: loader(crops, step, config.workers),
         fixed,
         out,
-        device,
-        report,
-        should_stop,
+        device=device,
+        report=report,
+        should_stop=should_stop,
     )
     write_model(model, out)
     return done
@@ -111,12 +125,48 @@ def build_stage(config: RunConfig, model: NsarmModel, device: torch.device) -> S
     raise TypeError(f"no stage for {type(config).__name__}")
 
 
-def write_model(model: NsarmModel, folder: Path) -> None:
+def export(
+    run: Path, out: Path, dtype: torch.dtype, sampling: Sampling | None, color: str | None
+) -> None:
+    """Write the model of a run for others to use.
+
+    Args:
+        run: folder of a finished run, or any model folder.
+        out: folder to write; may not hold a model yet.
+        dtype: of the stored weights.
+        sampling: new default settings, or None to keep the model's.
+        color: new default colour correction, or None to keep the model's.
+
+    Raises:
+        ConfigError: `out` holds a model already, or cannot be written.
+        WeightsError: `run` is not a model folder.
+    """
+    if (out / WEIGHTS_FILE).exists():
+        raise ConfigError(f"{out}: holds a model already; give another folder or remove it")
+    model = load_model(run)
+    config = dataclasses.replace(
+        model.config, sampling=sampling or model.config.sampling, color=color or model.config.color
+    )
+    write_model(model.to(dtype), out, config)
+
+
+def write_model(model: NsarmModel, folder: Path, config: NsarmConfig | None = None) -> None:
     """Write the weights and the configuration that `nsarm upscale --model FOLDER` reads."""
-    folder.mkdir(parents=True, exist_ok=True)
     save_atomically(model.state_dict(), folder / WEIGHTS_FILE, {"format": "pt"})
-    text = json.dumps({"family": "nsarm", "config": model.config.to_dict()}, indent=2)
+    values = (config or model.config).to_dict()
+    text = json.dumps({"family": "nsarm", "config": values}, indent=2)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _check_crop(config: RunConfig, model: NsarmModel) -> None:
+    """Refuse, before any picture is read, crops that the stage cannot use."""
+    if not isinstance(config, TokenizerConfig):
+        check_crop(model, config.crop)
+    elif config.crop % model.config.autoencoder.stride:
+        raise ConfigError(
+            f"crop is {config.crop}; give a multiple of {model.config.autoencoder.stride}, "
+            "the pixels of a latent"
+        )
 
 
 def _validation_batches(
@@ -125,7 +175,11 @@ def _validation_batches(
     if not paths:
         return None
     crops = CropDataset(
-        PhotoStore(paths), config.crop, config.batch, 1_000_003, config.validate_batches,
+        PhotoStore(paths),
+        config.crop,
+        config.batch,
+        1_000_003,
+        config.validate_batches,
         recipe=recipe,
     )
     return lambda: loader(crops, 0, 0)
@@ -149,4 +203,3 @@ def _perceptual(
             "make one with benchmarks/lpips_weights.py or set perceptual = 0"
         )
     return PerceptualDistance.from_file(Path(config.perceptual_weights)).to(device)
-

@@ -52,7 +52,7 @@ class Stage1:
         return {"loss": sum(losses) / len(losses), "bits": sum(bits) / len(bits)}
 
     def _both(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-        check_crop(self._model, batch)
+        check_crop(self._model, batch.hr.shape[-1])
         with torch.no_grad():
             target = self._model.autoencoder.encode(batch.hr).float()
             latents = self._model.encode_lr(lr_of(batch))
@@ -60,12 +60,12 @@ class Stage1:
         return [r.float() for r in self._model.transformation(latents)], targets
 
 
-def check_crop(model: NsarmModel, batch: Batch) -> None:
-    """Raise a ConfigError unless crops are exactly one window of the model."""
+def check_crop(model: NsarmModel, crop: int) -> None:
+    """Raise a ConfigError unless crops of a side are exactly one window of the model."""
     side = model.config.window * model.config.scale
-    if tuple(batch.hr.shape[-2:]) != (side, side):
+    if crop != side:
         raise ConfigError(
-            f"crop is {batch.hr.shape[-1]} but a window of {model.config.name} is {side} pixels; "
+            f"crop is {crop} but a window of {model.config.name} is {side} pixels; "
             f"set crop = {side}"
         )
 
@@ -78,5 +78,7 @@ def lr_of(batch: Batch) -> Tensor:
 
 
 def _agreement(predicted: list[Tensor], targets: list[Tensor]) -> Tensor:
-    right = [((p > 0) == (t > 0)).float().flatten() for p, t in zip(predicted, targets, strict=True)]
+    right = [
+        ((p > 0) == (t > 0)).float().flatten() for p, t in zip(predicted, targets, strict=True)
+    ]
     return torch.cat(right).mean()

@@ -71,7 +71,7 @@ class Stage2:
         return {name: sum(values) / len(values) for name, values in figures.items()}
 
     def _teacher(self, batch: Batch, generator: Generator | None) -> TeacherForcing:
-        check_crop(self._model, batch)
+        check_crop(self._model, batch.hr.shape[-1])
         pyramid = self._model.pyramid
         with torch.no_grad():
             target = self._model.autoencoder.encode(batch.hr).float()
@@ -82,7 +82,12 @@ class Stage2:
                 masks = draw_flips(shapes, self._config.flip, generator)
                 flips = [None] * self._first + [mask.to(target.device) for mask in masks]
             return modified_labels(
-                target, preliminary, pyramid, self._model.config.patch, self._next_input, flips
+                target,
+                preliminary,
+                pyramid,
+                self._model.config.patch,
+                self._next_input,
+                flips=flips,
             )
 
     def _predict(self, forced: TeacherForcing, batch: int) -> tuple[Tensor, Tensor]:
@@ -97,12 +102,12 @@ class Stage2:
     def _accuracy(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
         right = ((logits[..., 1::2] > logits[..., ::2]) == labels).float().mean(-1)
         lengths = list(self._schedule.lengths[self._first :])
-        parts = right.split(lengths, dim=1)
+        parts = torch.split(right, lengths, dim=1)
         return {f"bits.{k}": part.mean() for k, part in enumerate(parts, start=self._first)}
 
     def _sample(self, batch: Batch) -> Tensor:
         generators = [torch.Generator().manual_seed(i) for i in range(len(batch.hr))]
-        return NsarmResolver(self._model).resolve(lr_of(batch), generators, Sampling())
+        return resolver_of(self._model).resolve(lr_of(batch), generators, Sampling())
 
 
 def condition_of(model: NsarmModel, batch: int) -> Condition:
@@ -110,3 +115,10 @@ def condition_of(model: NsarmModel, batch: int) -> Condition:
     if isinstance(model.conditioner, ConstantConditioner):
         return model.conditioner(batch)  # type: ignore[no-any-return]
     return model.conditioner([model.conditioner.unconditional] * batch)  # type: ignore[no-any-return]
+
+
+def resolver_of(model: NsarmModel) -> NsarmResolver:
+    """A resolver under the condition of `condition_of`."""
+    if isinstance(model.conditioner, ConstantConditioner):
+        return NsarmResolver(model)
+    return NsarmResolver(model, model.conditioner.unconditional.detach())

@@ -139,7 +139,7 @@ class _Table:
 
 
 def _model(name: str, table: object, where: str) -> ModelEntry:
-    fields = _Table(table, f"{where}")
+    fields = _Table(table, f"{where}.")
     family = fields.take("family", str)
     files = fields.take("files", list)
     fields.end()
@@ -151,7 +151,7 @@ def _model(name: str, table: object, where: str) -> ModelEntry:
 
 
 def _file(table: object, where: str) -> FileEntry:
-    fields = _Table(table, f"{where}")
+    fields = _Table(table, f"{where}.")
     entry = FileEntry(
         role=fields.take("role", str),
         path=PurePosixPath(fields.take("path", str)),

@@ -34,10 +34,8 @@ def read_config(folder: Path) -> NsarmConfig:
             f"{folder}: is not a model folder ({CONFIG_FILE}: {error.strerror}); "
             "give a folder written by nsarm train or a known model's name"
         ) from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise WeightsError(
-            f"{path}: does not describe a model ({error}); write it again with nsarm train"
-        ) from error
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise _no_model(path, error) from error
 
 
 def load_model(folder: Path) -> NsarmModel:
@@ -49,6 +47,11 @@ def load_model(folder: Path) -> NsarmModel:
         WeightsError: a file is missing or damaged, or the tensors are not the model's.
     """
     config = read_config(folder)
+    try:
+        with torch.device("meta"):
+            model = NsarmModel(config)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise _no_model(folder / CONFIG_FILE, error) from error
     path = folder / WEIGHTS_FILE
     try:
         with safe_open(path, framework="pt") as file:
@@ -57,7 +60,11 @@ def load_model(folder: Path) -> NsarmModel:
         raise WeightsError(
             f"{path}: cannot be read as safetensors ({error}); get the file again"
         ) from error
-    with torch.device("meta"):
-        model = NsarmModel(config)
     load_strictly(model, {k: t.float() for k, t in tensors.items()}, str(path))
     return model
+
+
+def _no_model(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path}: does not describe a model ({error}); write it again with nsarm train"
+    )

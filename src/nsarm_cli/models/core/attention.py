@@ -44,6 +44,7 @@ class KeyValueCache:
         heads: int,
         total: int,
         head_width: int,
+        *,
         device: torch.device,
         dtype: torch.dtype,
     ) -> "KeyValueCache":
@@ -165,9 +166,7 @@ class CrossAttention(nn.Module):
         split = "b m (n e) -> b n m e"
         return rearrange(keys, split, n=self.heads), rearrange(values, split, n=self.heads)
 
-    def forward(
-        self, x: Tensor, keys_values: tuple[Tensor, Tensor], mask: Tensor | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, keys_values: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
         """Attend from "b l c" to the context; `mask` is "b 1 1 m", true where a token exists."""
         queries = rearrange(project(self.q, x), "b l (n e) -> b n l e", n=self.heads)
         mixed = F.scaled_dot_product_attention(queries, *keys_values, attn_mask=mask)

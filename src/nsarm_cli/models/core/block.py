@@ -104,7 +104,7 @@ class Block(nn.Module):
             weight, bias = self.cross_norm.weight.float(), self.cross_norm.bias.float()
             normed = F.layer_norm(x, x.shape[-1:], weight, bias, EPS)
             x = x + self.cross(normed, context.text[index], context.text_mask).float()
-        return x + gate2 * self.feed_forward(modulate(x, scale2, shift2)).float()
+        return x + gate2 * self.feed_forward(modulate(x, scale2, shift2)).float()  # type: ignore[no-any-return]
 
 
 def modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:

@@ -24,6 +24,9 @@ from nsarm_cli.models.interface import OnScale, Sampling, Trace
 class Codec(Protocol):
     """Between logits, codes and input tokens."""
 
+    symbols: str
+    """What one scale's symbols are called in a trace, such as "bits"."""
+
     def skip(self, tokens: int, generators: Sequence[Generator]) -> None:
         """Pass over the randomness of a scale that is known, so a seed means one stream."""
         ...
@@ -71,7 +74,8 @@ class Guidance:
 
     def mix(self, both: Tensor, k: int) -> Tensor:
         """Mix the logits of a doubled batch (conditional half first) at scale k, "b l o"."""
-        return mix_guidance(*both.chunk(2), self.weights[k])
+        conditional, unconditional = both.chunk(2)
+        return mix_guidance(conditional, unconditional, self.weights[k])
 
     def after_block(self, depth: int, first: int, lengths: Sequence[int]) -> AfterBlock | None:
         """The hook that mixes the hidden state of scales from `first` on, if the layer asks."""
@@ -83,7 +87,8 @@ class Guidance:
         def mix(block: int, hidden: Tensor) -> Tensor:
             if block != depth + self.layer:
                 return hidden
-            mixed = mix_guidance(*hidden.chunk(2), per_token.to(hidden))
+            conditional, unconditional = hidden.chunk(2)
+            mixed = mix_guidance(conditional, unconditional, per_token.to(hidden))
             return mixed.repeat(2, 1, 1)
 
         return mix
@@ -94,6 +99,7 @@ def generate(
     schedule: ScaleSchedule,
     pyramid: ResidualPyramid,
     codec: Codec,
+    *,
     known: Sequence[Tensor],
     condition: PreparedCondition,
     rope: Tensor,
@@ -115,7 +121,7 @@ def generate(
         generators: one per window.
         sampling: temperature, top-p, guidance.
         on_scale: progress, called once for the prefill and once per sampled scale.
-        trace: receives "logits.k", "symbols.k" and "feature" of the first window.
+        trace: receives "logits.k", the symbols drawn and "feature", of the first window.
 
     Returns:
         Sum of all codes, "b c h w" at full size.
@@ -130,7 +136,9 @@ def generate(
         lengths = schedule.lengths[first : first + count]
         after = None if guidance is None else guidance.after_block(depth, first, lengths)
         doubled = [tokens.repeat(branches, 1, 1) for tokens in inputs]
-        return transformer.hidden(doubled, first, schedule, rope, condition, cache, after)
+        return transformer.hidden(
+            doubled, first, schedule, rope, condition, cache=cache, after=after
+        )
 
     feature: Tensor | None = None
     inputs: list[Tensor] = []
@@ -151,7 +159,7 @@ def generate(
         symbols = codec.draw(logits, sampling, generators)
         if trace is not None:
             trace[f"logits.{k}"] = logits[:1].cpu()
-            trace[f"symbols.{k}"] = symbols[:1].cpu()
+            trace[f"{codec.symbols}.{k}"] = symbols[:1].cpu()
         feature = pyramid.add(feature, codec.to_codes(symbols, schedule.latents[k]))
         if on_scale is not None:
             on_scale(k - prefilled + 1 + bool(prefilled), passes)

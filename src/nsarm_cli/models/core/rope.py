@@ -49,7 +49,7 @@ def rope_table(
 
 def rotate(x: Tensor, table: Tensor) -> Tensor:
     """Turn adjacent pairs of "b n l e" by the angles of "2 l (e/2)"; returns the type of x."""
-    a, b = x.unflatten(-1, (-1, 2)).unbind(-1)
+    a, b = x.reshape(*x.shape[:-1], -1, 2).unbind(-1)
     cosine, sine = table
     turned = torch.stack([a * cosine - b * sine, a * sine + b * cosine], dim=-1)
     return turned.flatten(-2).to(x.dtype)

@@ -53,6 +53,6 @@ def draw(probabilities: Tensor, noise: Tensor) -> Tensor:
     return (probabilities / noise).argmax(-1)
 
 
-def mix_guidance(conditional: Tensor, unconditional: Tensor, weight: float) -> Tensor:
+def mix_guidance(conditional: Tensor, unconditional: Tensor, weight: float | Tensor) -> Tensor:
     """Classifier-free guidance: weight 1 gives the conditional, above 1 exaggerates it."""
     return weight * conditional + (1 - weight) * unconditional

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from nsarm_cli.models.core.attention import CrossAttention, KeyValueCache, SelfAttention, project
@@ -125,7 +126,8 @@ class NextScaleTransformer(nn.Module):
     def prepare(self, condition: Condition) -> PreparedCondition:
         """Compute start token, modulation and text keys once per picture."""
         pooled = condition.pooled.float()
-        signal = project(self.signal, F.silu(pooled)).float().unflatten(-1, (6, -1))[:, None]
+        signal = project(self.signal, F.silu(pooled)).float()
+        signal = rearrange(signal, "b (six c) -> b 1 six c", six=6)
         text = None
         if condition.context is not None:
             text = tuple(b.cross.keys_values(condition.context) for b in self.blocks)  # type: ignore[operator, union-attr]
@@ -146,7 +148,13 @@ class NextScaleTransformer(nn.Module):
         heads = self.config.heads
         head_width = self.config.width // heads
         return KeyValueCache.allocate(
-            len(self.blocks), batch, heads, schedule.total, head_width, weight.device, linear.dtype  # type: ignore[arg-type]
+            len(self.blocks),
+            batch,
+            heads,
+            schedule.total,
+            head_width,
+            device=weight.device,
+            dtype=linear.dtype,  # type: ignore[arg-type]
         )
 
     def hidden(
@@ -156,6 +164,7 @@ class NextScaleTransformer(nn.Module):
         schedule: ScaleSchedule,
         rope: Tensor,
         condition: PreparedCondition,
+        *,
         cache: KeyValueCache | None = None,
         after: AfterBlock | None = None,
     ) -> Tensor:

@@ -178,5 +178,3 @@ def _residual_blocks(inputs: int, outputs: int, count: int, groups: int) -> Sequ
 def parameter_count(module: nn.Module) -> int:
     """Learned numbers in a module."""
     return sum(p.numel() for p in module.parameters())
-
-

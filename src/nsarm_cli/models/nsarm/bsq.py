@@ -55,7 +55,9 @@ def entropy_terms(latents: Tensor, inverse_temperature: float) -> tuple[Tensor, 
         Mean entropy of each bit (to be lowered: sure bits) and entropy of each bit's
         mean over samples, averaged over d (to be raised: used bits).
     """
-    probability = torch.sigmoid(2 * inverse_temperature * latents.float() / math.sqrt(latents.shape[1]))
+    probability = torch.sigmoid(
+        2 * inverse_temperature * latents.float() / math.sqrt(latents.shape[1])
+    )
     return _binary_entropy(probability).mean(), _binary_entropy(probability.mean((0, 2, 3))).mean()
 
 

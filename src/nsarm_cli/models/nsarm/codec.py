@@ -23,6 +23,8 @@ class BitCodec:
         patch: p.
     """
 
+    symbols = "bits"
+
     def __init__(self, channels: int, patch: int) -> None:
         self.bits = channels * patch * patch
         self._patch = patch

@@ -56,8 +56,8 @@ class NsarmConfig:
         for name in ("transformation", "autoencoder"):
             if getattr(self, name).channels != self.autoencoder.channels:
                 raise ValueError(f"{self.name}: channels of {name} differ")
-        if any(a != b for a, b in zip(self.preliminary_sides, self.schedule.latents, strict=False)
-               if (a, a) != b):
+        grids = zip(self.preliminary_sides, self.schedule.latents, strict=False)
+        if any((side, side) != grid for side, grid in grids):
             raise ValueError(f"{self.name}: the transformation network predicts other scales")
 
     @property
@@ -102,7 +102,9 @@ class NsarmConfig:
         if kind not in kinds:
             raise ValueError(f"unknown kind of transformation network: {kind}")
         if "branches" in transformation:
-            transformation["branches"] = tuple(BranchConfig(**b) for b in transformation["branches"])
+            transformation["branches"] = tuple(
+                BranchConfig(**b) for b in transformation["branches"]
+            )
         values["transformation"] = kinds[kind](**_tuples(transformation))
         values["autoencoder"] = AutoencoderConfig(**_tuples(values["autoencoder"]))
         values["transformer"] = TransformerConfig(**values["transformer"])
@@ -153,7 +155,7 @@ def _like_8b(name: str, width: int, depth: int, heads: int, text_width: int) -> 
 
 
 def _nano() -> NsarmConfig:
-    sides = (1, 2, 4, 8, 16, 24, 32)
+    sides = (1, 2, 4, 8, 16, 32, 32)
     channels, width = 24, 128
     return NsarmConfig(
         name="nsarm-nano",
@@ -168,7 +170,7 @@ def _nano() -> NsarmConfig:
             channels, width, blocks=5, sides=tuple(2 * s for s in sides[:6])
         ),
         transformer=TransformerConfig(
-            256, 4, 4, 4 * channels, 8 * channels, scales=len(sides), cross=False
+            256, 2, 4, 4 * channels, 8 * channels, scales=len(sides), cross=False
         ),
         text_width=None,
         overlap=8,

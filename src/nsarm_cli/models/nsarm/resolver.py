@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 from nsarm_cli.models.core.generate import Guidance, generate
 from nsarm_cli.models.core.transformer import Condition
 from nsarm_cli.models.interface import OnScale, Sampling, Trace
+from nsarm_cli.models.nsarm import bsq
 from nsarm_cli.models.nsarm.codec import BitCodec
 from nsarm_cli.models.nsarm.conditioner import ConstantConditioner
 from nsarm_cli.models.nsarm.config import NsarmConfig
@@ -88,20 +89,22 @@ class NsarmResolver:
             raise ValueError(f"{len(generators)} generators for {len(lr)} windows")
         known = self.model.preliminary_codes(lr)
         if trace is not None:
-            trace |= {f"preliminary.{k}": codes[:1].cpu() for k, codes in enumerate(known)}
+            for k, codes in enumerate(known):
+                bits = self._codec.to_tokens(bsq.latents_to_bits(codes[:1]))
+                trace[f"{self._codec.symbols}.{k}"] = bits.cpu()
         transformer = self.model.transformer
         return generate(
             transformer,
             self._schedule,
             self._pyramid,
             self._codec,
-            known,
-            transformer.prepare(self._condition(len(lr), sampling)),
-            transformer.rope(self._schedule, lr.device),
-            generators,
-            sampling,
-            on_scale,
-            trace,
+            known=known,
+            condition=transformer.prepare(self._condition(len(lr), sampling)),
+            rope=transformer.rope(self._schedule, lr.device),
+            generators=generators,
+            sampling=sampling,
+            on_scale=on_scale,
+            trace=trace,
         )
 
     def _condition(self, batch: int, sampling: Sampling) -> Condition:

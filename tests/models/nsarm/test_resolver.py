@@ -1,0 +1,90 @@
+"""A window's result is its own: not of its batch, of the threads, or of chance."""
+
+import pytest
+import torch
+
+from nsarm_cli.models.interface import Sampling
+from nsarm_cli.models.nsarm.model import cast_for_inference
+from nsarm_cli.models.nsarm.resolver import NsarmResolver
+
+SEEDS = (4, 5, 6)
+
+
+def generators(*seeds: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+@pytest.fixture
+def windows() -> torch.Tensor:
+    return torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.fixture(params=[False, True], ids=["constant", "text"])
+def resolver(request, make_model) -> NsarmResolver:
+    prompt = torch.randn(5, 256, generator=torch.Generator().manual_seed(1))
+    return NsarmResolver(make_model(text=request.param), prompt if request.param else None)
+
+
+def test_a_window_becomes_a_picture_four_times_larger(resolver, windows):
+    pictures = resolver.resolve(windows, generators(*SEEDS), resolver.sampling)
+    assert pictures.shape == (3, 3, 64, 64)
+    assert pictures.dtype == torch.float32
+    assert pictures.abs().max() <= 1
+    assert resolver.scale * resolver.window == 64
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_batch_gives_what_each_window_gives_alone(resolver, windows, dtype):
+    cast_for_inference(resolver.model, dtype)
+    together = resolver.resolve(windows, generators(*SEEDS), resolver.sampling)
+    for i, seed in enumerate(SEEDS):
+        alone = resolver.resolve(windows[i : i + 1], generators(seed), resolver.sampling)
+        assert torch.equal(together[i : i + 1], alone)
+
+
+def test_a_seed_decides(resolver, windows):
+    first, again, other = (
+        resolver.resolve(windows[:1], generators(seed), resolver.sampling) for seed in (4, 4, 5)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_temperature_0_does_not_look_at_the_seed(resolver, windows):
+    greedy = Sampling(temperature=0)
+    first = resolver.resolve(windows[:1], generators(4), greedy)
+    assert torch.equal(first, resolver.resolve(windows[:1], generators(5), greedy))
+
+
+def test_the_trace_holds_bits_of_all_scales_and_logits_of_the_sampled_ones(resolver, windows):
+    trace: dict[str, torch.Tensor] = {}
+    resolver.resolve(windows, generators(*SEEDS), resolver.sampling, trace=trace)
+    assert {f"bits.{k}" for k in range(5)} | {"logits.3", "logits.4", "feature"} == set(trace)
+    assert all(len(tensor) == 1 for tensor in trace.values())
+
+
+def test_guidance_needs_text(make_model, windows):
+    with pytest.raises(ValueError, match="no text"):
+        NsarmResolver(make_model()).resolve(windows[:1], generators(0), Sampling(guidance=2))
+
+
+def test_guidance_changes_the_picture_of_a_model_with_text(make_model, windows):
+    prompt = torch.randn(5, 256, generator=torch.Generator().manual_seed(1))
+    resolver = NsarmResolver(make_model(text=True), prompt)
+    plain, guided = (
+        resolver.resolve(windows, generators(*SEEDS), Sampling(guidance=guidance))
+        for guidance in (1, 3)
+    )
+    assert not torch.equal(plain, guided)
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_a_prompt_is_given_exactly_where_it_is_needed(make_model, text):
+    prompt = None if text else torch.zeros(5, 256)
+    with pytest.raises(ValueError, match="prompt is needed exactly where"):
+        NsarmResolver(make_model(text=text), prompt)
+
+
+def test_every_window_needs_its_generator(resolver, windows):
+    with pytest.raises(ValueError, match="2 generators for 3 windows"):
+        resolver.resolve(windows, generators(0, 1), resolver.sampling)

@@ -1,0 +1,93 @@
+"""What the shipped model promises, on two photographs it has never seen."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from nsarm_cli import Upscaler
+from nsarm_cli.imaging.tiles import plan
+from nsarm_cli.models.interface import Sampling
+
+PHOTOS = Path(__file__).parent / "goldens" / "photos"
+
+
+@pytest.fixture(scope="module")
+def nano() -> Upscaler:
+    return Upscaler.from_pretrained("nsarm-nano", device="cpu")
+
+
+@pytest.fixture(scope="module", params=["astronaut_256.png", "coffee_256.png"])
+def pair(request: pytest.FixtureRequest, nano: Upscaler) -> tuple[Image.Image, Image.Image]:
+    """A clean input of odd size and its enlargement."""
+    with Image.open(PHOTOS / request.param) as image:
+        lr = image.convert("RGB").crop((70, 60, 189, 161))
+    return lr, nano.upscale(lr)
+
+
+def _values(image: Image.Image) -> np.ndarray:
+    return np.asarray(image, dtype=np.float64)
+
+
+def _reduced(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def test_the_output_is_exactly_four_times_as_large(pair: tuple[Image.Image, Image.Image]) -> None:
+    lr, sr = pair
+    assert sr.size == (4 * lr.width, 4 * lr.height)
+
+
+def test_reducing_the_output_gives_the_input_back(pair: tuple[Image.Image, Image.Image]) -> None:
+    """At least 24 dB where the input is clean: nothing of it is lost or invented over."""
+    lr, sr = pair
+    error = np.mean((_values(_reduced(sr, lr.size)) - _values(lr)) ** 2)
+    assert 10 * np.log10(255**2 / error) >= 24
+
+
+def test_colours_do_not_shift(pair: tuple[Image.Image, Image.Image]) -> None:
+    lr, sr = pair
+    shift = _values(sr).mean((0, 1)) - _values(lr).mean((0, 1))
+    assert np.abs(shift).max() <= 2
+
+
+def test_details_are_sharper_than_bicubic(pair: tuple[Image.Image, Image.Image]) -> None:
+    lr, sr = pair
+    bicubic = lr.resize(sr.size, Image.Resampling.BICUBIC)
+    sharpness = [np.abs(np.diff(_values(x.convert("L")), axis=1)).mean() for x in (sr, bicubic)]
+    assert sharpness[0] > 1.1 * sharpness[1]
+
+
+def test_windows_leave_no_seams(nano: Upscaler) -> None:
+    """On a smooth photograph the gradient across window borders is that of the interior."""
+    with Image.open(PHOTOS / "coffee_256.png") as image:
+        smooth = image.convert("RGB").filter(ImageFilter.GaussianBlur(3)).crop((0, 0, 176, 176))
+    sr = _values(nano.upscale(smooth).convert("L"))
+    window, overlap = nano.window, nano.overlap
+    starts = sorted({w.left for w in plan(window, smooth.width, window, overlap)})
+    borders = [4 * x for x in {*starts, *(s + window for s in starts)} if 0 < x < smooth.width]
+    across = [np.abs(np.diff(sr, axis=axis)).mean(1 - axis) for axis in (0, 1)]
+    # A line's own kind are the others between enlarged input pixels, close to it.
+    near = [b + 4 * step for b in borders for step in (-4, -3, -2, 2, 3, 4)]
+    at = np.mean([values[b - 1] for values in across for b in borders])
+    inside = np.mean([values[b - 1] for values in across for b in near if 0 < b < 4 * 176])
+    assert at / inside == pytest.approx(1, abs=0.05)
+
+
+def test_the_batch_does_not_change_the_picture(nano: Upscaler) -> None:
+    with Image.open(PHOTOS / "astronaut_256.png") as image:
+        lr = image.convert("RGB").crop((80, 0, 176, 96))
+    together = Upscaler.from_pretrained("nsarm-nano", device="cpu", batch=4)
+    assert together.upscale(lr, seed=3).tobytes() == nano.upscale(lr, seed=3).tobytes()
+
+
+def test_the_seed_decides_what_is_drawn(nano: Upscaler) -> None:
+    with Image.open(PHOTOS / "astronaut_256.png") as image:
+        lr = image.convert("RGB").crop((100, 20, 164, 84))
+    warm, cold = Sampling(temperature=0.5), Sampling(temperature=0)
+    first, again, other = (nano.upscale(lr, seed=s, sampling=warm).tobytes() for s in (1, 1, 2))
+    assert first == again
+    assert first != other
+    greedy = [nano.upscale(lr, seed=s, sampling=cold).tobytes() for s in (1, 2)]
+    assert greedy[0] == greedy[1]

@@ -1,0 +1,136 @@
+"""A run that stops and goes on ends where an unbroken one does."""
+
+import dataclasses
+import signal
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.models.nsarm.transformation import BranchConfig, TransformationConfig
+from nsarm_cli.training.initialise import initialise
+from nsarm_cli.training.runner import write_model
+
+STAGES = ("tokenizer", "stage1", "stage2", "decoder")
+
+
+def assert_same_files(one, other, names):
+    for name in names:
+        if name.endswith(".safetensors"):
+            first, second = load_file(one / name), load_file(other / name)
+            assert first.keys() == second.keys()
+            assert [k for k in first if not torch.equal(first[k], second[k])] == []
+        else:
+            assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def step_of(folder) -> int:
+    with safe_open(folder / "checkpoint.safetensors", framework="pt") as file:
+        return int(file.metadata()["step"])
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_two_steps_a_stop_and_two_more_are_four_steps(
+    stage, nsarm_train, write_settings, interrupt_during, photos, tmp_path, monkeypatch
+):
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    command = (stage, "--data", photos, "--val", photos, "--config", write_settings(), "--out")
+
+    assert nsarm_train(*command, whole).code == 0
+    with monkeypatch.context():
+        interrupt_during(2)
+        stopped = nsarm_train(*command, parted)
+        assert stopped.code == 0
+        assert "stopped and saved after step 2" in stopped.err
+        assert step_of(parted) == 2
+    monkeypatch.undo()
+    resumed = nsarm_train(*command, parted)
+
+    assert (resumed.code, resumed.out) == (0, f"{parted}\n")
+    assert "stopped" not in resumed.err
+    assert step_of(parted) == 4
+    assert_same_files(
+        whole,
+        parted,
+        [
+            "checkpoint.safetensors",
+            "model.safetensors",
+            "config.json",
+            "training.toml",
+            "validation-000002.png",
+            "validation-000004.png",
+        ],
+    )
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_dropout_resumes_too(
+    workers,
+    micro_config,
+    nsarm_train,
+    write_settings,
+    interrupt_during,
+    photos,
+    tmp_path,
+    monkeypatch,
+):
+    """Making the data loader used to draw from the random numbers that dropout uses."""
+    branches = tuple(BranchConfig(side, 16, 1, 2) for side in (2, 4))
+    dropout = dataclasses.replace(
+        micro_config, transformation=TransformationConfig(8, 16, (8, 8), branches)
+    )
+    write_model(initialise(NsarmModel(dropout)), tmp_path / "dropout")
+    settings = write_settings(model=str(tmp_path / "dropout"), workers=workers)
+    whole, parted = tmp_path / "whole", tmp_path / "parted"
+    command = ("stage1", "--data", photos, "--config", settings, "--out")
+
+    assert nsarm_train(*command, whole).code == 0
+    interrupt_during(2)
+    assert nsarm_train(*command, parted).code == 0
+    assert step_of(parted) == 2
+    monkeypatch.undo()
+    assert nsarm_train(*command, parted).code == 0
+
+    assert_same_files(whole, parted, ["checkpoint.safetensors"])
+
+
+def test_a_finished_run_changes_nothing_when_it_is_run_again(
+    nsarm_train, write_settings, photos, tmp_path
+):
+    out = tmp_path / "out"
+    command = ("stage1", "--data", photos, "--config", write_settings(), "--out", out)
+    assert nsarm_train(*command).code == 0
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+
+    again = nsarm_train(*command)
+
+    assert again.code == 0
+    assert "stopped" not in again.err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_run_goes_on_under_settings_with_more_steps(
+    nsarm_train, write_settings, photos, tmp_path
+):
+    out = tmp_path / "out"
+    nsarm_train("stage1", "--data", photos, "--config", write_settings(steps=2), "--out", out)
+    assert step_of(out) == 2
+
+    nsarm_train("stage1", "--data", photos, "--config", write_settings(steps=3), "--out", out)
+
+    assert step_of(out) == 3
+
+
+def test_a_second_interrupt_stops_at_once_and_leaves_the_last_checkpoint(
+    nsarm_train, write_settings, interrupt_during, photos, tmp_path
+):
+    out = tmp_path / "out"
+    command = ("stage1", "--data", photos, "--config", write_settings(save_minutes=0), "--out", out)
+    interrupt_during(3, [signal.SIGINT, signal.SIGINT])
+
+    assert nsarm_train(*command).code == 130
+
+    assert step_of(out) == 2
+    assert not (out / "model.safetensors").exists()

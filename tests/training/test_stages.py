@@ -1,0 +1,260 @@
+"""Each stage learns, changes its own part alone, and shows what it does."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+from PIL import Image
+
+from nsarm_cli.errors import ConfigError
+from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.models.nsarm.transformation import BranchConfig, TransformationConfig
+from nsarm_cli.training.config import (
+    DecoderConfig,
+    Stage1Config,
+    Stage2Config,
+    TokenizerConfig,
+)
+from nsarm_cli.training.data import Batch
+from nsarm_cli.training.initialise import initialise
+from nsarm_cli.training.loop import run
+from nsarm_cli.training.perceptual import PerceptualDistance
+from nsarm_cli.training.runner import build_stage
+from nsarm_cli.training.stage1 import Stage1
+from nsarm_cli.training.stage2 import Stage2
+from nsarm_cli.training.tokenizer import TokenizerStage, proportional_grids
+
+CPU = torch.device("cpu")
+COMMON = {"steps": 2, "batch": 2, "crop": 64, "lr": 1e-2, "warmup": 5, "precision": "fp32"}
+CONFIGS = {
+    "tokenizer": TokenizerConfig(**COMMON),
+    "stage1": Stage1Config(**COMMON),
+    "stage2": Stage2Config(**COMMON),
+    "decoder": DecoderConfig(**COMMON, temperature=0.0),
+}
+PARTS = {
+    "tokenizer": ("autoencoder.",),
+    "stage1": ("transformation.",),
+    "stage2": ("transformer.", "conditioner."),
+    "decoder": ("autoencoder.decoder.",),
+}
+each_stage = pytest.mark.parametrize("name", list(CONFIGS))
+
+
+def fill_head(model) -> None:
+    """Fresh weights predict the same for every token: give the head something to say."""
+    generator = torch.Generator().manual_seed(0)
+    torch.nn.init.normal_(model.transformer.head.out.weight, generator=generator)
+
+
+def fit(stage, config, batch, folder) -> list[float]:
+    """Losses of training on one batch."""
+    losses: list[float] = []
+    run(
+        stage,
+        config,
+        lambda step: [batch] * (config.steps - step),
+        None,
+        folder,
+        device=CPU,
+        report=lambda progress: losses.append(progress.values["loss"]),
+    )
+    return losses
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "share"),
+    [("tokenizer", 30, 0.4), ("stage1", 30, 0.4), ("stage2", 60, 0.75), ("decoder", 60, 0.65)],
+)
+def test_a_stage_learns_one_batch_and_changes_nothing_but_its_part(
+    name, steps, share, micro, batch, tmp_path
+):
+    before = {key: tensor.clone() for key, tensor in micro.state_dict().items()}
+
+    config = dataclasses.replace(CONFIGS[name], steps=steps)
+    losses = fit(build_stage(config, micro, CPU), config, batch, tmp_path)
+
+    assert losses[-1] < share * losses[0]
+    changed = {k for k, tensor in micro.state_dict().items() if not torch.equal(tensor, before[k])}
+    assert changed == {key for key in before if key.startswith(PARTS[name])}
+
+
+@each_stage
+def test_bf16_keeps_fp32_weights_and_gives_nearly_the_same_loss(name, micro, batch, tmp_path):
+    losses = {}
+    for precision in ("fp32", "bf16"):
+        config = dataclasses.replace(CONFIGS[name], precision=precision, steps=1)
+        stage = build_stage(config, micro, CPU)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            losses[precision] = float(stage.loss(batch, 0)[0].detach())
+    assert losses["bf16"] == pytest.approx(losses["fp32"], rel=0.05)
+
+    fit(stage, config, batch, tmp_path)
+    assert {parameter.dtype for parameter in micro.parameters()} == {torch.float32}
+
+
+@each_stage
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_validation_gives_finite_figures_and_a_picture(name, precision, micro, batch, tmp_path):
+    stage = build_stage(CONFIGS[name], micro.eval(), CPU)
+    with torch.no_grad(), torch.autocast("cpu", precision, enabled=precision != torch.float32):
+        figures = stage.validate([batch, batch], tmp_path / "shown.png")
+    assert figures
+    assert all(math.isfinite(value) for value in figures.values())
+    with Image.open(tmp_path / "shown.png") as shown:
+        assert shown.width == 2 * 64
+        assert shown.height % 64 == 0
+
+
+@each_stage
+def test_validation_repeats(name, micro, batch, tmp_path):
+    stage = build_stage(CONFIGS[name], micro.eval(), CPU)
+    with torch.no_grad():
+        first, second = (stage.validate([batch], tmp_path / f"{i}.png") for i in range(2))
+    assert first == second
+    assert (tmp_path / "0.png").read_bytes() == (tmp_path / "1.png").read_bytes()
+
+
+@each_stage
+def test_a_loss_depends_on_the_step_alone_and_draws_no_global_random_number(name, micro, batch):
+    stage = build_stage(CONFIGS[name], micro, CPU)
+    before = torch.get_rng_state()
+    first, second = (float(stage.loss(batch, 3)[0].detach()) for _ in range(2))
+    assert first == second
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("name", ["stage1", "stage2", "decoder"])
+def test_crops_that_are_no_window_and_batches_without_lr_are_refused(name, micro, batch):
+    stage = build_stage(CONFIGS[name], micro, CPU)
+    with pytest.raises(ConfigError, match=r"a window of micro is 64 pixels; set crop = 64"):
+        stage.loss(Batch(batch.hr[..., :32, :32], None), 0)
+    with pytest.raises(ConfigError, match="needs degraded pictures; set degradation"):
+        stage.loss(Batch(batch.hr, None), 0)
+
+
+def test_the_tokenizer_takes_crops_smaller_than_a_window(micro, batch):
+    stage = build_stage(CONFIGS["tokenizer"], micro, CPU)
+    small = Batch(batch.hr[..., :40, :40], None)
+    assert torch.isfinite(stage.loss(small, 0)[0])
+
+
+def test_grids_of_a_crop_are_those_of_the_window_in_proportion(micro_config):
+    schedule = micro_config.schedule
+    assert proportional_grids(schedule, 16) == schedule.latents
+    assert proportional_grids(schedule, 8) == ((1, 1), (2, 2), (4, 4), (8, 8))
+    assert proportional_grids(schedule, 3)[-1] == (3, 3)
+
+
+def test_the_perceptual_term_of_the_tokenizer_begins_at_its_step(micro, batch, alexnet):
+    config = dataclasses.replace(CONFIGS["tokenizer"], perceptual=2.0, perceptual_from=5)
+    perceptual = PerceptualDistance(alexnet)
+    stage = TokenizerStage(micro, config, perceptual)
+    plain = TokenizerStage(micro, CONFIGS["tokenizer"], None)
+    early, values = stage.loss(batch, 4)
+    assert "perceptual" not in values
+    assert torch.equal(early, plain.loss(batch, 4)[0])
+    late, values = stage.loss(batch, 5)
+    torch.testing.assert_close(late, early + 2 * values["perceptual"])
+    assert values["perceptual"] > 0
+
+
+@pytest.mark.parametrize("kind", [TokenizerConfig, DecoderConfig])
+def test_settings_with_a_perceptual_term_load_its_file(kind, micro, batch, alexnet_file, tmp_path):
+    config = kind(**COMMON, perceptual=1.0, perceptual_weights=str(alexnet_file))
+    stage = build_stage(config, micro, CPU)
+    assert "perceptual" in stage.loss(batch, 0)[1]
+    with torch.no_grad():
+        assert "perceptual" in stage.validate([batch], tmp_path / "x.png")
+
+
+def test_flips_differ_from_step_to_step_and_validation_has_none(micro, batch, tmp_path):
+    fill_head(micro)
+    straight = Stage2(micro, dataclasses.replace(CONFIGS["stage2"], flip=0.0))
+    flipping = Stage2(micro, dataclasses.replace(CONFIGS["stage2"], flip=0.4))
+    with torch.no_grad():
+        calm, varied = (
+            {float(stage.loss(batch, step)[0]) for step in range(5)}
+            for stage in (straight, flipping)
+        )
+        figures = [s.validate([batch], tmp_path / "x.png") for s in (straight, flipping)]
+    assert (len(calm), len(varied)) == (1, 5)
+    assert figures[0] == figures[1]
+
+
+def test_reweighting_and_resizing_change_the_loss_of_stage_2(micro_config, batch):
+    # With sides that do not halve: otherwise bilinear and area resizing are the same.
+    config = dataclasses.replace(
+        micro_config,
+        sides=(1, 3, 5, 8),
+        transformation=dataclasses.replace(micro_config.transformation, sides=(2, 6)),
+    )
+    model = initialise(NsarmModel(config))
+    fill_head(model)
+    with torch.no_grad():
+        losses = [
+            float(Stage2(model, dataclasses.replace(CONFIGS["stage2"], **change)).loss(batch, 0)[0])
+            for change in ({}, {"reweight": True}, {"resize": "bilinear"})
+        ]
+    assert len({round(loss, 3) for loss in losses}) == 3
+
+
+def test_the_loss_of_untrained_bits_is_that_of_a_coin(micro, batch):
+    loss = Stage2(micro, CONFIGS["stage2"]).loss(batch, 0)[0]
+    assert float(loss.detach()) == pytest.approx(math.log(2), abs=0.01)
+
+
+def test_what_is_not_trained_runs_without_dropout(micro_config, batch, tmp_path):
+    """Stage 2 used to see the bits of a transformation network with dropout."""
+    branches = tuple(BranchConfig(side, 16, 1, 2) for side in (2, 4))
+    config = dataclasses.replace(
+        micro_config, transformation=TransformationConfig(8, 16, (8, 8), branches)
+    )
+    model = initialise(NsarmModel(config))
+    stage = Stage2(model, CONFIGS["stage2"])
+    modes = []
+    model.transformation.register_forward_pre_hook(
+        lambda module, _: modes.append([m.training for m in module.modules()])
+    )
+    model.transformer.head.register_forward_pre_hook(
+        lambda module, _: modes.append([not m.training for m in module.modules()])
+    )
+
+    fit(stage, CONFIGS["stage2"], batch, tmp_path)
+
+    assert len(modes) == 4
+    assert not any(mode for seen in modes for mode in seen)
+
+
+def test_a_model_with_text_is_trained_under_its_unconditional_caption(
+    micro_config, batch, tmp_path
+):
+    """Validation and the decoder stage used to ask for a prompt and fail."""
+    config = dataclasses.replace(
+        micro_config,
+        text_width=128,
+        transformer=dataclasses.replace(micro_config.transformer, cross=True),
+    )
+    model = initialise(NsarmModel(config))
+    for name in ("stage2", "decoder"):
+        stage = build_stage(CONFIGS[name], model, CPU)
+        losses = fit(stage, CONFIGS[name], batch, tmp_path / name)
+        assert all(math.isfinite(loss) for loss in losses)
+        with torch.no_grad():
+            stage.validate([batch], tmp_path / "x.png")
+
+
+def test_a_batch_learned_by_stage_1_has_most_bits_right(micro, batch, tmp_path):
+    stage = Stage1(micro)
+    fit(stage, dataclasses.replace(CONFIGS["stage1"], steps=30), batch, tmp_path)
+    with torch.no_grad():
+        figures = stage.validate([batch], tmp_path / "x.png")
+        right = stage.loss(batch, 0)[1]["bits"]
+    assert figures["bits"] == pytest.approx(float(right))
+    assert figures["bits"] > 0.9
+
+
+def test_a_configuration_of_no_stage_is_a_mistake_of_the_program(micro):
+    with pytest.raises(TypeError, match="no stage for"):
+        build_stage(object(), micro, CPU)  # type: ignore[arg-type]
