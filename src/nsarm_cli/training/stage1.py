@@ -1,6 +1,7 @@
 """Stage 1: the transformation network learns the first scales of the high-resolution picture.
 
-Mean squared error against un-quantised residuals (NSARM sec. 3.2, Eq. 4); the network alone.
+Mean squared error against un-quantised residuals (NSARM sec. 3.2, Eq. 4), or against the latents
+for a network that predicts those; the network alone.
 """
 
 from collections.abc import Iterable
@@ -32,32 +33,37 @@ class Stage1:
         self._pyramid = model.pyramid
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error of the residuals; `step` plays no part."""
-        predicted, targets = self._both(batch)
-        loss = preliminary_loss(predicted, targets)
-        return loss, {"bits": _agreement(predicted, targets)}
+        """Mean squared error of what the network regresses; `step` plays no part."""
+        target, latents = self._encode(batch)
+        return self._error(target, latents), {}
 
     def validate(self, batches: Iterable[Batch], pictures: Path) -> dict[str, float]:
-        """The loss and the share of right bits; shows what the first scales alone decode to."""
+        """The loss, and the PSNR of what the first scales alone decode to, which is shown."""
         losses: list[float] = []
-        bits: list[float] = []
+        psnr: list[float] = []
         shown: list[Tensor] = []
         for batch in batches:
-            predicted, targets = self._both(batch)
-            losses.append(float(preliminary_loss(predicted, targets)))
-            bits.append(float(_agreement(predicted, targets)))
-            feature = self._pyramid.compose([bsq.quantise(p) for p in predicted])
-            shown += [lr_of(batch), self._model.decode(feature), batch.hr]
-        write_grid([shown[2], *shown[:2]], pictures)
-        return {"loss": sum(losses) / len(losses), "bits": sum(bits) / len(bits)}
+            target, latents = self._encode(batch)
+            losses.append(float(self._error(target, latents)))
+            codes = [bsq.quantise(r.float()) for r in self._model.transformation(latents)]
+            picture = self._model.decode(self._pyramid.compose(codes))
+            error = ((picture - batch.hr) / 2).square().mean((1, 2, 3))
+            psnr += (-10 * error.clamp_min(1e-10).log10()).tolist()
+            shown = shown or [batch.hr, lr_of(batch), picture]
+        write_grid(shown, pictures)
+        return {"loss": sum(losses) / len(losses), "psnr": sum(psnr) / len(psnr)}
 
-    def _both(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+    def _encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         check_crop(self._model, batch.hr.shape[-1])
         with torch.no_grad():
             target = self._model.autoencoder.encode(batch.hr).float()
-            latents = self._model.encode_lr(lr_of(batch))
-        targets = preliminary_targets(target, self._pyramid, self._model.config.preliminary)
-        return [r.float() for r in self._model.transformation(latents)], targets
+            return target, self._model.encode_lr(lr_of(batch))
+
+    def _error(self, target: Tensor, latents: Tensor) -> Tensor:
+        network = self._model.transformation
+        residuals = preliminary_targets(target, self._pyramid, self._model.config.preliminary)
+        predicted = [p.float() for p in network.learned(latents)]
+        return preliminary_loss(predicted, network.wanted(target, residuals))
 
 
 def check_crop(model: NsarmModel, crop: int) -> None:
@@ -75,10 +81,3 @@ def lr_of(batch: Batch) -> Tensor:
     if batch.lr is None:
         raise ConfigError("this stage needs degraded pictures; set degradation")
     return batch.lr
-
-
-def _agreement(predicted: list[Tensor], targets: list[Tensor]) -> Tensor:
-    right = [
-        ((p > 0) == (t > 0)).float().flatten() for p, t in zip(predicted, targets, strict=True)
-    ]
-    return torch.cat(right).mean()

@@ -175,9 +175,7 @@ def test_guidance_of_1_at_a_scale_is_the_conditional_branch(
     assert (guided["logits.3"] - plain["logits.3"]).abs().max() > 0.01
 
 
-def test_a_wrong_number_of_guidance_weights_is_refused(
-    schedule, make_transformer, make_condition
-):
+def test_a_wrong_number_of_guidance_weights_is_refused(schedule, make_transformer, make_condition):
     with pytest.raises(ValueError, match="2 guidance weights for 5 scales"):
         run(
             make_transformer(),

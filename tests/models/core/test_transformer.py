@@ -48,9 +48,7 @@ def test_prefill_then_steps_give_what_all_scales_at_once_give(
     for prefilled in range(1, len(schedule) + 1):
         cache = transformer.allocate_cache(2, schedule)
         hidden = [
-            transformer.hidden(
-                inputs[: prefilled - 1], 0, schedule, rope, prepared, cache=cache
-            )
+            transformer.hidden(inputs[: prefilled - 1], 0, schedule, rope, prepared, cache=cache)
         ]
         for k in range(prefilled, len(schedule)):
             step = transformer.hidden([inputs[k - 1]], k, schedule, rope, prepared, cache=cache)

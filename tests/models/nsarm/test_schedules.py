@@ -2,7 +2,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
+from nsarm_cli.models.core.rope import rope_table
 from nsarm_cli.models.nsarm.schedules import RATIOS, SCALES_OF_SIZE, nearest_ratio, schedule_for
 
 # Recorded from the authors' tables: grids, rotary coordinates, pixels and tokens by size.
@@ -29,10 +31,16 @@ def test_grids_tokens_and_pixels_are_the_recorded_ones(ratio, size):
 @pytest.mark.parametrize("size", SCALES_OF_SIZE)
 def test_positions_are_the_recorded_ones_whatever_the_size(ratio, size):
     schedule, recorded = schedule_for(ratio, size), RECORDED[str(ratio)]
-    full = schedule.position_grid
-    for k, (height, width) in enumerate(schedule.tokens):
-        assert [round(i * (full[0] / height)) for i in range(height)] == recorded["y"][k]
-        assert [round(i * (full[1] / width)) for i in range(width)] == recorded["x"][k]
+    positions: list[list[float]] = []
+
+    def note(stretched: torch.Tensor) -> torch.Tensor:
+        positions.append(stretched.round().tolist())
+        return stretched.round()
+
+    rope_table(schedule.tokens, 4, schedule.position_grid, settle=note)
+    scales = len(schedule)
+    assert positions[::2] == recorded["y"][:scales]
+    assert positions[1::2] == recorded["x"][:scales]
 
 
 def test_the_nearest_ratio_is_by_absolute_difference():

@@ -87,3 +87,23 @@ class ResidualPyramid:
         if feature is None:
             raise ValueError("compose needs the codes of at least one scale")
         return feature
+
+
+def leading_residuals(target: Tensor, grids: Sequence[Grid], quantise: Quantise) -> list[Tensor]:
+    """Residuals of the first scales of a feature map, before quantisation.
+
+    Args:
+        target: "b c h w" at full size.
+        grids: (height, width) of the scales wanted, coarse to fine, at most the full size.
+        quantise: residual to codes; each residual is against the codes of the scales before.
+
+    Returns:
+        "b c h_k w_k" per scale.
+    """
+    pyramid = ResidualPyramid((*grids, (target.shape[-2], target.shape[-1])))
+    residuals: list[Tensor] = []
+    feature: Tensor | None = None
+    for k in range(len(grids)):
+        residuals.append(pyramid.residual(target, feature, k))
+        feature = pyramid.add(feature, quantise(residuals[-1]))
+    return residuals

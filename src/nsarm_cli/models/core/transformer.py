@@ -81,6 +81,21 @@ class PreparedCondition:
     text: tuple[tuple[Tensor, Tensor], ...] | None
     text_mask: Tensor | None
 
+    def repeat(self, times: int) -> "PreparedCondition":
+        """The same condition for `times` windows in place of each."""
+
+        def more(tensor: Tensor) -> Tensor:
+            return tensor.repeat_interleave(times, dim=0)
+
+        return PreparedCondition(
+            more(self.start),
+            more(self.signal),
+            more(self.head_scale),
+            more(self.head_shift),
+            None if self.text is None else tuple((more(k), more(v)) for k, v in self.text),
+            None if self.text_mask is None else more(self.text_mask),
+        )
+
 
 class AdaptiveHead(nn.Module):
     """Adaptive norm, then logits in float32."""

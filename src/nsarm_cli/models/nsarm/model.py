@@ -62,9 +62,12 @@ def cast_for_inference(model: NsarmModel, dtype: torch.dtype) -> NsarmModel:
     """Store convolutions and block weights in `dtype`; conditions and the head stay float32.
 
     The residual stream, the norms and the logits are computed in float32 whatever the type.
+    Convolutions keep "b c h w" in memory: with channels last, PyTorch's group norm on a
+    processor takes the variance as a difference of means, which costs three digits and
+    depends on the number of threads.
     """
-    model.autoencoder.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    model.transformation.to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.autoencoder.to(dtype)
+    model.transformation.to(dtype)
     model.transformer.blocks.to(dtype)
     model.transformer.word_embedding.to(dtype)
     return model

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from nsarm_cli.models.core.generate import Guidance, generate
-from nsarm_cli.models.core.transformer import Condition
+from nsarm_cli.models.core.transformer import PreparedCondition
 from nsarm_cli.models.interface import OnScale, Sampling, Trace
 from nsarm_cli.models.nsarm import bsq
 from nsarm_cli.models.nsarm.codec import BitCodec
@@ -73,7 +73,21 @@ class NsarmResolver:
         trace: Trace | None = None,
     ) -> Tensor:
         """Enlarge "b 3 window window" in [-1, 1]; see `SuperResolver.resolve`."""
-        return self.model.decode(self.feature(lr, generators, sampling, on_scale, trace))
+        if len(generators) != len(lr):
+            raise ValueError(f"{len(generators)} generators for {len(lr)} windows")
+        # A batch is rounded as no window alone is, and a processor gains nothing from one.
+        size = 1 if lr.device.type == "cpu" else len(lr)
+        pictures = []
+        for start in range(0, len(lr), size):
+            feature = self.feature(
+                lr[start : start + size],
+                generators[start : start + size],
+                sampling,
+                _part(on_scale, start // size, len(lr) // size),
+                None if start else trace,
+            )
+            pictures.append(self.model.decode(feature))
+        return torch.cat(pictures)
 
     @torch.no_grad()
     def feature(
@@ -99,7 +113,7 @@ class NsarmResolver:
             self._pyramid,
             self._codec,
             known=known,
-            condition=transformer.prepare(self._condition(len(lr), sampling)),
+            condition=self._condition(len(lr), sampling),
             rope=transformer.rope(self._schedule, lr.device),
             generators=generators,
             sampling=sampling,
@@ -107,15 +121,29 @@ class NsarmResolver:
             trace=trace,
         )
 
-    def _condition(self, batch: int, sampling: Sampling) -> Condition:
+    def _condition(self, batch: int, sampling: Sampling) -> PreparedCondition:
+        """The condition that all windows share, made once.
+
+        One row and several rows of a matrix product are not always summed in the same order,
+        so making it once is also what keeps a window's result free of its batch.
+        """
         guided = Guidance.of(sampling, len(self._schedule)) is not None
         conditioner = self.model.conditioner
         if isinstance(conditioner, ConstantConditioner):
             if guided:
                 raise ValueError(f"{self.config.name} has no text, so guidance must be 1")
-            return conditioner(batch)  # type: ignore[no-any-return]
-        assert self._prompt is not None  # noqa: S101  (checked in the constructor)
-        captions = [self._prompt] * batch
-        if guided:
-            captions += conditioner.unconditional_like(captions)
-        return conditioner(captions)  # type: ignore[no-any-return]
+            condition = conditioner(1)
+        else:
+            assert self._prompt is not None  # noqa: S101  (checked in the constructor)
+            captions = [self._prompt]
+            if guided:
+                captions += conditioner.unconditional_like(captions)
+            condition = conditioner(captions)
+        return self.model.transformer.prepare(condition).repeat(batch)
+
+
+def _part(on_scale: OnScale | None, part: int, parts: int) -> OnScale | None:
+    """Turn the progress of one part into that of all."""
+    if on_scale is None:
+        return None
+    return lambda done, total: on_scale(part * total + done, parts * total)

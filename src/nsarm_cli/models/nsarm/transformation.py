@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from nsarm_cli.models.core.pyramid import leading_residuals
 from nsarm_cli.models.nsarm.autoencoder import ResidualBlock
+from nsarm_cli.models.nsarm.bsq import quantise
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,14 @@ class TransformationNetwork(nn.Module):
         x = self.trunk(latents)
         return [branch(x) for branch in self.branches]
 
+    def learned(self, latents: Tensor) -> list[Tensor]:
+        """What stage 1 compares with `wanted`: the residuals themselves (Eq. 4)."""
+        return self(latents)  # type: ignore[no-any-return]
+
+    def wanted(self, target: Tensor, residuals: list[Tensor]) -> list[Tensor]:
+        """What `learned` should be, given high-resolution latents and their residuals."""
+        return residuals
+
 
 class _Branch(nn.Module):
     def __init__(self, config: TransformationConfig, branch: BranchConfig) -> None:
@@ -123,37 +133,43 @@ class ConvolutionalTransformationConfig:
 
 
 class ConvolutionalTransformationNetwork(nn.Module):
-    """One residual trunk at full latent resolution, pooled to each scale."""
+    """Predicts the high-resolution latents, whose residual pyramid gives the scales.
+
+    Every scale is thus taken against the sum of the coarser ones that were really predicted,
+    and makes up for what their bits lost; separate branches cannot know each other's errors.
+    """
 
     def __init__(self, config: ConvolutionalTransformationConfig) -> None:
         super().__init__()
         width = config.width
-        self.sides = config.sides
+        self._grids = [(side, side) for side in config.sides]
         self.lift = nn.Conv2d(config.channels, width, 3, padding=1)
         self.trunk = nn.Sequential(
             *(ResidualBlock(width, width, config.groups) for _ in range(config.blocks))
         )
         self.norm = nn.GroupNorm(config.groups, width, eps=1e-6)
-        self.outs = nn.ModuleList(
-            nn.Sequential(
-                nn.Conv2d(width, width, 1), nn.GELU(), nn.Conv2d(width, config.channels, 1)
-            )
-            for _ in config.sides
-        )
+        self.out = nn.Conv2d(width, config.channels, 3, padding=1)
 
     def forward(self, latents: Tensor) -> list[Tensor]:
-        """Predict the residuals of the first scales, coarse to fine, as "b d s s"."""
-        x = F.silu(self.norm(self.trunk(self.lift(latents))))
-        return [
-            out(F.adaptive_avg_pool2d(x, side))
-            for side, out in zip(self.sides, self.outs, strict=True)
-        ]
+        """Predict the residuals of the first scales, coarse to fine, as "b d s s", float32."""
+        (predicted,) = self.learned(latents)
+        return leading_residuals(predicted.float(), self._grids, quantise)
+
+    def learned(self, latents: Tensor) -> list[Tensor]:
+        """What stage 1 compares with `wanted`: the predicted latents, "b d h w"."""
+        return [self.out(F.silu(self.norm(self.trunk(self.lift(latents)))))]
+
+    def wanted(self, target: Tensor, residuals: list[Tensor]) -> list[Tensor]:
+        """What `learned` should be, given high-resolution latents "b d h w"."""
+        return [target]
 
 
 AnyTransformationConfig = TransformationConfig | ConvolutionalTransformationConfig
 
 
-def build_transformation(config: AnyTransformationConfig) -> nn.Module:
+def build_transformation(
+    config: AnyTransformationConfig,
+) -> TransformationNetwork | ConvolutionalTransformationNetwork:
     """The network that a configuration describes."""
     if isinstance(config, TransformationConfig):
         return TransformationNetwork(config)
