@@ -301,6 +301,19 @@ def test_a_convolutional_network_is_taught_the_latents_themselves(micro, batch):
         assert torch.equal(Stage1(micro).loss(batch, 0)[0], preliminary_loss([predicted], [target]))
 
 
+def test_the_network_of_the_paper_is_taught_residuals_that_are_not_quantised(micro_config, batch):
+    branches = tuple(BranchConfig(side, 16, 1, 2) for side in (2, 4))
+    model = NsarmModel(
+        dataclasses.replace(
+            micro_config, transformation=TransformationConfig(8, 16, (8, 8), branches)
+        )
+    ).eval()
+    with torch.no_grad():
+        targets = preliminary_targets(model.autoencoder.encode(batch.hr), model.pyramid, 2)
+        wanted = preliminary_loss(model.preliminary_residuals(batch.lr), targets)
+        assert torch.equal(Stage1(model).loss(batch, 0)[0], wanted)
+
+
 def test_known_scales_make_up_for_the_bits_of_coarser_ones(micro, batch):
     """Each residual is what the codes before it leave of one prediction."""
     with torch.no_grad():

@@ -174,6 +174,7 @@ def _nano() -> NsarmConfig:
         ),
         text_width=None,
         overlap=8,
+        sampling=Sampling(temperature=0.25),
     )
 
 
