@@ -8,10 +8,11 @@ loop over scales reports a pass.
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Generator, Tensor, nn
 
-from nsarm_cli.models.interface import SuperResolver
+from nsarm_cli.models.interface import OnScale, Sampling, SuperResolver
 
 Mark = Callable[[], None]
 """Called when a stage ends."""
@@ -33,6 +34,20 @@ class Stage:
     ends: nn.Module | None = None
 
 
+class BatchResolver(SuperResolver, Protocol):
+    """A resolver that can be made to run a whole batch at once, which is what is timed."""
+
+    def resolve_together(
+        self,
+        lr: Tensor,
+        generators: Sequence[Generator],
+        sampling: Sampling,
+        on_scale: OnScale | None = None,
+    ) -> Tensor:
+        """Enlarge "b 3 window window" as one batch on any device; see `SuperResolver.resolve`."""
+        ...
+
+
 @dataclass(frozen=True)
 class Subject:
     """A model to be measured.
@@ -43,7 +58,7 @@ class Subject:
         stages: of one run, in order.
     """
 
-    resolver: SuperResolver
+    resolver: BatchResolver
     model: nn.Module
     stages: tuple[Stage, ...]
 
@@ -66,7 +81,7 @@ class Subject:
             mark: called at the end of each stage.
 
         Returns:
-            What `SuperResolver.resolve` returns.
+            What `BatchResolver.resolve_together` returns.
 
         Raises:
             RuntimeError: the run has not the stages it should have.
@@ -82,7 +97,7 @@ class Subject:
             for stage in self.stages:
                 if stage.ends is not None:
                     hooks.callback(stage.ends.register_forward_hook(count).remove)
-            sr = self.resolver.resolve(lr, generators, self.resolver.sampling, count)
+            sr = self.resolver.resolve_together(lr, generators, self.resolver.sampling, count)
         count()
         if marks != len(self.stages):
             raise RuntimeError(f"the run has {marks} stages, but {len(self.stages)} are named")

@@ -13,10 +13,9 @@ CPU = torch.device("cpu")
 SCHEDULES = [
     ScaleSchedule.square((1, 2, 3, 5, 8), 2),
     ScaleSchedule(((1, 1), (2, 1), (3, 2), (4, 7), (9, 5)), 1, (9, 5)),
-    ScaleSchedule(((2, 3), (1, 4), (3, 3)), 2, (6, 8)),
     schedule_for(0.571, "1M").truncated(5),
 ]
-IDS = ["square", "tall", "begins-large", "wide"]
+IDS = ["square", "tall", "wide"]
 # Values are about 1; sums in another order change float32 in the sixth digit.
 TOLERANCE = 2e-5
 
@@ -31,16 +30,10 @@ def condition(request, make_condition) -> Condition:
     return make_condition(2, request.param)
 
 
-def begins_with_one_token(schedule: ScaleSchedule) -> bool:
-    return schedule.lengths[0] == 1
-
-
 def test_prefill_then_steps_give_what_all_scales_at_once_give(
     schedule, condition, make_transformer, make_inputs
 ):
     """Whatever number of scales the prefill has; with one scale per step it is the plain loop."""
-    if not begins_with_one_token(schedule):
-        pytest.skip("the start token stands for one token")
     transformer = make_transformer(cross=condition.context is not None)
     inputs = make_inputs(schedule)
     at_once = transformer(inputs, schedule, condition)

@@ -63,6 +63,26 @@ def test_the_trace_holds_bits_of_all_scales_and_logits_of_the_sampled_ones(resol
     assert all(len(tensor) == 1 for tensor in trace.values())
 
 
+def test_progress_goes_through_all_windows(resolver, windows):
+    calls: list[tuple[int, int]] = []
+    resolver.resolve(
+        windows, generators(*SEEDS), resolver.sampling, lambda *progress: calls.append(progress)
+    )
+    # A prefill of three scales and two sampled ones, for each of three windows.
+    assert calls == [(done, 9) for done in range(1, 10)]
+
+
+def test_logits_and_conditions_stay_float32_whatever_the_type_of_the_weights(resolver, windows):
+    cast_for_inference(resolver.model, torch.bfloat16)
+    trace: dict[str, torch.Tensor] = {}
+    resolver.resolve(windows[:1], generators(0), resolver.sampling, trace=trace)
+    assert {trace[name].dtype for name in ("logits.3", "logits.4", "feature")} == {torch.float32}
+    kept = [resolver.model.transformer.head, resolver.model.conditioner]
+    assert {p.dtype for module in kept for p in module.parameters()} == {torch.float32}
+    moved = [resolver.model.transformer.blocks, resolver.model.autoencoder]
+    assert {p.dtype for module in moved for p in module.parameters()} == {torch.bfloat16}
+
+
 def test_guidance_needs_text(make_model, windows):
     with pytest.raises(ValueError, match="no text"):
         NsarmResolver(make_model()).resolve(windows[:1], generators(0), Sampling(guidance=2))

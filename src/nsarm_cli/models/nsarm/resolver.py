@@ -79,15 +79,27 @@ class NsarmResolver:
         size = 1 if lr.device.type == "cpu" else len(lr)
         pictures = []
         for start in range(0, len(lr), size):
-            feature = self.feature(
+            picture = self.resolve_together(
                 lr[start : start + size],
                 generators[start : start + size],
                 sampling,
                 _part(on_scale, start // size, len(lr) // size),
                 None if start else trace,
             )
-            pictures.append(self.model.decode(feature))
+            pictures.append(picture)
         return torch.cat(pictures)
+
+    @torch.inference_mode()
+    def resolve_together(
+        self,
+        lr: Tensor,
+        generators: Sequence[Generator],
+        sampling: Sampling,
+        on_scale: OnScale | None = None,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """The same in one batch whatever the device, rounded as this batch is."""
+        return self.model.decode(self.feature(lr, generators, sampling, on_scale, trace))
 
     @torch.no_grad()
     def feature(
