@@ -38,12 +38,14 @@ CONFIGS = {
     "stage1": Stage1Config(**COMMON),
     "stage2": Stage2Config(**COMMON),
     "decoder": DecoderConfig(**COMMON, temperature=0.0),
+    "refined": DecoderConfig(**COMMON, temperature=0.0, adversarial=0.2, transformation=True),
 }
 PARTS = {
     "tokenizer": ("autoencoder.",),
     "stage1": ("transformation.",),
     "stage2": ("transformer.", "conditioner."),
     "decoder": ("autoencoder.decoder.",),
+    "refined": ("autoencoder.decoder.", "transformation."),
 }
 each_stage = pytest.mark.parametrize("name", list(CONFIGS))
 
@@ -71,7 +73,13 @@ def fit(stage, config, batch, folder) -> list[float]:
 
 @pytest.mark.parametrize(
     ("name", "steps", "share"),
-    [("tokenizer", 30, 0.4), ("stage1", 30, 0.4), ("stage2", 60, 0.75), ("decoder", 60, 0.65)],
+    [
+        ("tokenizer", 30, 0.4),
+        ("stage1", 30, 0.4),
+        ("stage2", 60, 0.75),
+        ("decoder", 60, 0.65),
+        ("refined", 60, 0.75),
+    ],
 )
 def test_a_stage_learns_one_batch_and_changes_nothing_but_its_part(
     name, steps, share, micro, batch, tmp_path
@@ -131,7 +139,7 @@ def test_a_loss_depends_on_the_step_alone_and_draws_no_global_random_number(name
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("name", ["stage1", "stage2", "decoder"])
+@pytest.mark.parametrize("name", ["stage1", "stage2", "decoder", "refined"])
 def test_crops_that_are_no_window_and_batches_without_lr_are_refused(name, micro, batch):
     stage = build_stage(CONFIGS[name], micro, CPU)
     with pytest.raises(ConfigError, match=r"a window of micro is 64 pixels; set crop = 64"):
@@ -340,3 +348,40 @@ def test_the_decoder_sees_what_the_model_samples(micro, batch):
         wanted = (micro.autoencoder.decoder(feature) - batch.hr).abs().mean()
         loss, _ = build_stage(CONFIGS["decoder"], micro, CPU).loss(batch, 0)
     torch.testing.assert_close(loss, wanted)
+
+
+def test_the_anchor_of_the_decoder_stage_is_the_loss_of_stage_1(micro, batch):
+    values = build_stage(CONFIGS["refined"], micro, CPU).loss(batch, 0)[1]
+    torch.testing.assert_close(values["anchor"], Stage1(micro).loss(batch, 0)[0].detach())
+
+
+def test_a_transformation_network_that_learns_beside_the_decoder_sees_the_same_picture(
+    micro, batch
+):
+    """Straight through: the picture is that of the bits, only the gradient goes around them."""
+    alone, beside = (
+        build_stage(CONFIGS[name], micro, CPU).loss(batch, 0)[1] for name in ("decoder", "refined")
+    )
+    torch.testing.assert_close(beside["pixel"], alone["pixel"])
+
+
+@pytest.mark.parametrize("convolutional", [True, False])
+def test_without_quantisation_the_known_scales_add_up_to_the_estimate(
+    convolutional, micro_config, batch
+):
+    branches = tuple(BranchConfig(side, 16, 1, 2) for side in (2, 16))
+    paper = TransformationConfig(8, 16, (8, 8), branches)
+    config = dataclasses.replace(
+        micro_config,
+        sides=(1, 8, 8),
+        transformation=dataclasses.replace(micro_config.transformation, sides=(2, 16))
+        if convolutional
+        else paper,
+    )
+    model = NsarmModel(config).eval()
+    with torch.no_grad():
+        learned = model.transformation.learned(model.encode_lr(batch.lr))
+        estimate = model.transformation.estimate(learned, model.pyramid)
+        if convolutional:
+            learned, _ = model.pyramid.decompose(learned[0], lambda residual: residual)
+        torch.testing.assert_close(estimate, model.pyramid.compose(learned))

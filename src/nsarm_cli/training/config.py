@@ -16,6 +16,7 @@ _AT_LEAST_1 = ("steps", "batch", "crop", "shrink", "validate_every", "validate_b
 _AT_LEAST_0 = (
     *("final_lr", "warmup", "weight_decay", "seed", "workers", "save_minutes", "pixel"),
     *("perceptual", "perceptual_from", "commitment", "entropy", "sharpness", "temperature"),
+    *("adversarial", "anchor"),
 )
 _LEAST = dict.fromkeys(_AT_LEAST_1, 1) | dict.fromkeys(_AT_LEAST_0, 0)
 
@@ -141,12 +142,20 @@ class DecoderConfig(RunConfig):
         perceptual: weight of LPIPS; 0 does without.
         perceptual_weights: safetensors file of LPIPS; needed when `perceptual` is above 0.
         temperature: of the sampled bits; 0 is greedy.
+        adversarial: gradient of a patch discriminator's score at the picture, relative to that
+            of the pixel and perceptual terms; 0 does without.
+        transformation: the transformation network learns too, from the same losses, through
+            the sum of codes as if it were not quantised.
+        anchor: weight of stage 1's loss, which then keeps its prediction near the latents.
     """
 
     pixel: float = 1.0
     perceptual: float = 0.0
     perceptual_weights: str = ""
     temperature: float = 0.5
+    adversarial: float = 0.0
+    transformation: bool = False
+    anchor: float = 1.0
 
 
 Config = TypeVar("Config", bound=RunConfig)

@@ -2,7 +2,8 @@
 
 Not in the paper: the tokenizer's decoder has only seen bits of real high-resolution
 pictures. A small model samples worse bits, and a decoder that has seen them hides much of
-the damage. Encoder, quantiser and all predictors stay, so labels and bits do not change.
+the damage. Encoder, quantiser and transformer stay; the transformation network may learn
+beside the decoder, after which the transformer should see its new scales (stage 2 again).
 """
 
 from collections.abc import Iterable
@@ -10,23 +11,30 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from nsarm_cli.models.interface import Sampling
+from nsarm_cli.models.nsarm import bsq
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.training.config import DecoderConfig
 from nsarm_cli.training.data import Batch
+from nsarm_cli.training.discriminator import PatchDiscriminator
 from nsarm_cli.training.grid import write_grid
+from nsarm_cli.training.labels import preliminary_targets
+from nsarm_cli.training.losses import preliminary_loss
 from nsarm_cli.training.perceptual import PerceptualDistance, jitter
 from nsarm_cli.training.stage1 import check_crop, lr_of
 from nsarm_cli.training.stage2 import resolver_of
+
+DISCRIMINATOR_WIDTH = 48
+"""Small: it must not cost more than the decoder that it teaches."""
 
 
 class DecoderStage:
     """Trains the decoder of a model whose other parts are trained.
 
     Args:
-        model: its decoder learns.
+        model: its decoder learns, and its transformation network if the settings say so.
         config: loss weights and the temperature of the bits.
         perceptual: LPIPS, or None.
     """
@@ -34,23 +42,62 @@ class DecoderStage:
     def __init__(
         self, model: NsarmModel, config: DecoderConfig, perceptual: PerceptualDistance | None
     ) -> None:
-        self.module = model
-        self.trained = model.autoencoder.decoder
+        learners: dict[str, nn.Module] = {"decoder": model.autoencoder.decoder}
+        kept: dict[str, nn.Module] = {"model": model}
+        if config.transformation:
+            learners["transformation"] = model.transformation
+        self._discriminator = None
+        if config.adversarial > 0:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed)
+                self._discriminator = PatchDiscriminator(DISCRIMINATOR_WIDTH)
+            learners["discriminator"] = kept["discriminator"] = self._discriminator
+        self.module = nn.ModuleDict(kept)
+        self.trained = nn.ModuleDict(learners)
         self._model = model
         self._config = config
         self._perceptual = perceptual
         self._resolver = resolver_of(model)
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Pixel and perceptual error of pictures decoded from sampled bits."""
-        picture = self._model.autoencoder.decoder(self._feature(batch, step)).float()
-        pixel = F.l1_loss(picture, batch.hr)
-        values = {"pixel": pixel}
-        loss = self._config.pixel * pixel
-        if self._perceptual is not None:
-            values["perceptual"] = self._perceptual(*jitter(picture, batch.hr, step))
-            loss = loss + self._config.perceptual * values["perceptual"]
+        """Pixel, perceptual and adversarial error of pictures decoded from sampled bits."""
+        config = self._config
+        feature = self._feature(batch, step)
+        values: dict[str, Tensor] = {}
+        loss = feature.new_zeros(())
+        if config.transformation:
+            estimate, values["anchor"] = self._estimate(batch)
+            feature = bsq.straight_through(estimate, feature)
+            loss = loss + config.anchor * values["anchor"]
+        picture = self._model.autoencoder.decoder(feature).float()
+        error = self._error(picture, batch.hr, step, values)
+        if self._discriminator is not None:
+            values["realism"] = self._discriminator.realism(picture)
+            values["discriminator"] = self._discriminator.real_or_made(batch.hr, picture)
+            error = balanced(error, -values["realism"], picture, config.adversarial)
+            loss = loss + values["discriminator"]
+        loss = loss + error
         return loss, {name: value.detach() for name, value in values.items()}
+
+    def _error(self, picture: Tensor, hr: Tensor, step: int, values: dict[str, Tensor]) -> Tensor:
+        """Pixel and perceptual terms, noted in `values`."""
+        values["pixel"] = F.l1_loss(picture, hr)
+        error = self._config.pixel * values["pixel"]
+        if self._perceptual is not None:
+            values["perceptual"] = self._perceptual(*jitter(picture, hr, step))
+            error = error + self._config.perceptual * values["perceptual"]
+        return error
+
+    def _estimate(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The known scales' sum before quantisation, and stage 1's loss."""
+        network, pyramid = self._model.transformation, self._model.pyramid
+        with torch.no_grad():
+            target = self._model.autoencoder.encode(batch.hr).float()
+            latents = self._model.encode_lr(lr_of(batch))
+        learned = [tensor.float() for tensor in network.learned(latents)]
+        residuals = preliminary_targets(target, pyramid, self._model.config.preliminary)
+        anchor = preliminary_loss(learned, network.wanted(target, residuals))
+        return network.estimate(learned, pyramid), anchor
 
     def validate(self, batches: Iterable[Batch], pictures: Path) -> dict[str, float]:
         """PSNR and perceptual distance of sampled pictures; writes HR, LR and SR."""
@@ -80,3 +127,24 @@ class DecoderStage:
         ]
         sampling = Sampling(temperature=self._config.temperature)
         return self._resolver.feature(lr, generators, sampling)
+
+
+def balanced(main: Tensor, other: Tensor, at: Tensor, share: float) -> Tensor:
+    """Add a loss whose gradient is scaled to a share of the main one's.
+
+    A discriminator's score changes its scale as it learns; the share keeps the two in balance
+    (arXiv 2012.09841, Eq. 7, taken at the picture rather than at the last layer).
+
+    Args:
+        main: scalar loss of `at`.
+        other: scalar loss of `at`.
+        at: the picture, "b 3 h w".
+        share: length of the other's gradient, after scaling, over that of the main one.
+
+    Returns:
+        A scalar with the value of the main loss and the gradient of both.
+    """
+    pull, push = (torch.autograd.grad(loss, at)[0] for loss in (main, other))
+    gradient = pull + push * (share * pull.norm() / push.norm().clamp_min(1e-12))
+    value: Tensor = main.detach() + ((at - at.detach()) * gradient).sum()
+    return value

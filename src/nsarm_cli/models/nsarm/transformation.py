@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from nsarm_cli.models.core.pyramid import leading_residuals
+from nsarm_cli.models.core.pyramid import ResidualPyramid, leading_residuals
 from nsarm_cli.models.nsarm.autoencoder import ResidualBlock
 from nsarm_cli.models.nsarm.bsq import quantise
 
@@ -82,6 +82,10 @@ class TransformationNetwork(nn.Module):
     def wanted(self, target: Tensor, residuals: list[Tensor]) -> list[Tensor]:
         """What `learned` should be, given high-resolution latents and their residuals."""
         return residuals
+
+    def estimate(self, learned: list[Tensor], pyramid: ResidualPyramid) -> Tensor:
+        """The sum of the first scales, "b d h w", as if nothing were quantised."""
+        return pyramid.compose(learned)
 
 
 class _Branch(nn.Module):
@@ -162,6 +166,10 @@ class ConvolutionalTransformationNetwork(nn.Module):
     def wanted(self, target: Tensor, residuals: list[Tensor]) -> list[Tensor]:
         """What `learned` should be, given high-resolution latents "b d h w"."""
         return [target]
+
+    def estimate(self, learned: list[Tensor], pyramid: ResidualPyramid) -> Tensor:
+        """The sum of the first scales, "b d h w", as if nothing were quantised."""
+        return learned[0]
 
 
 AnyTransformationConfig = TransformationConfig | ConvolutionalTransformationConfig
