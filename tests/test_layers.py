@@ -22,7 +22,8 @@ MAY_IMPORT = {
     "imaging": ("errors", "torch numpy PIL einops"),
     "degradation": ("errors", "torch numpy PIL einops"),
     "weights": ("models errors", "torch safetensors huggingface_hub transformers"),
-    "pipeline": ("models.interface imaging runtime errors", "torch PIL"),
+    "passes": ("models.interface imaging runtime errors", "torch"),
+    "pipeline": ("models.interface passes imaging runtime errors", "torch PIL"),
     "training": (
         "models weights degradation imaging runtime errors",
         "torch einops numpy PIL safetensors",

@@ -9,6 +9,8 @@ from PIL import Image
 
 from nsarm_cli import pipeline
 from nsarm_cli.errors import DeviceError
+from nsarm_cli.imaging.rows import Rows
+from nsarm_cli.imaging.tensors import to_image, to_tensor
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.pipeline import Upscaler
 
@@ -135,6 +137,82 @@ def test_colour_is_matched_by_the_models_method_unless_given(resolver, make_pict
     dark.color = "adain"
     assert abs(enlarge(dark, source).mean() - mean) < 3
     assert enlarge(dark, source, color="none").mean() < mean - 20
+
+
+@pytest.mark.parametrize("size", [(12, 20), (24, 40), (30, 50), (61, 89), (72, 120)])
+def test_another_size_is_resized_after_one_pass(resolver, make_picture, size):
+    source = make_picture(20, 12)
+    picture = Upscaler(resolver, CPU).upscale(source, size=size)
+    assert picture.size == (size[1], size[0])
+    assert len(resolver.batches) == 2  # the windows of one pass
+
+
+@pytest.mark.parametrize("size", [(84, 140), (144, 240), (192, 320)])
+def test_a_large_enlargement_takes_a_second_pass(resolver, make_picture, size):
+    upscaler = Upscaler(resolver, CPU)
+    source = make_picture(20, 12)
+    picture = upscaler.upscale(source, size=size, sampling=Sampling(temperature=0))
+    assert picture.size == (size[1], size[0])
+    steps = upscaler.steps(12, 20, size)
+    assert [steps[0], steps[-1]] == [(12, 20), size]
+    assert steps[1] == (size[0] // 4, size[1] // 4)
+    smooth = source.resize((size[1], size[0]), Image.Resampling.NEAREST)
+    assert np.abs(np.asarray(picture, int) - np.asarray(smooth, int)).mean() < 6
+
+
+def test_the_second_pass_draws_apart_from_the_first(resolver, make_picture, monkeypatch):
+    drawn = []
+    original = type(resolver).resolve
+
+    def resolve(self, lr, generators, *rest):
+        drawn.extend(g.initial_seed() for g in generators)
+        return original(self, lr, generators, *rest)
+
+    monkeypatch.setattr(type(resolver), "resolve", resolve)
+    enlarge(resolver, make_picture(20, 12), size=(192, 320))
+    assert len(drawn) == len(set(drawn)) > 3
+
+
+@pytest.mark.parametrize("size", [(193, 320), (0, 10), (12, 321)])
+def test_a_size_out_of_range_is_refused(resolver, make_picture, size):
+    with pytest.raises(ValueError, match="at most x16"):
+        enlarge(resolver, make_picture(20, 12), size=size)
+
+
+def test_progress_counts_both_passes(resolver, make_picture):
+    seen: list[float] = []
+    enlarge(resolver, make_picture(20, 12), size=(192, 320), on_progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1
+
+
+def test_rows_come_while_the_windows_below_have_not_been_computed(resolver, make_picture):
+    x = to_tensor(make_picture(16, 400))
+    rows = Upscaler(resolver, CPU).rows(Rows.of(x))
+    assert (rows.height, rows.width) == (1600, 64)
+    first = next(rows.strips)
+    assert len(resolver.batches) == 1
+    whole = torch.cat([first, *rows.strips], dim=1)
+    assert np.array_equal(to_image(whole), enlarge(resolver, make_picture(16, 400)))
+
+
+def test_windows_may_be_joined_in_another_way(resolver, make_picture):
+    """The seam for families that join windows before they are pixels."""
+
+    class Whole:
+        def windows(self, height, width):
+            return 1
+
+        def __call__(self, lr, settings):
+            picture = torch.cat(list(lr.strips), 1)
+            settings.on_windows(1)
+            return Rows.of(picture.repeat_interleave(4, 1).repeat_interleave(4, 2))
+
+    source, seen = make_picture(30, 20), []
+    upscaler = Upscaler(resolver, CPU, one_pass=Whole())
+    large = upscaler.upscale(source, on_progress=seen.append)
+    assert np.array_equal(large, source.resize((120, 80), Image.Resampling.NEAREST))
+    assert (seen, resolver.batches) == ([1], [])
 
 
 def test_running_out_of_memory_is_an_error_with_a_remedy(resolver, make_picture, monkeypatch):

@@ -1,27 +1,36 @@
-"""One picture in, one picture several times as large out.
+"""One picture in, one larger picture out, row by row.
 
-The picture is cut into overlapping windows, a model enlarges them in batches, each gets the
-colours of its input, and blended rows go straight into the output: memory holds the two
-pictures, one row of windows and one batch.
+Rows of the input go through as many passes of a model as the enlargement needs (`passes`), each
+followed by a resize where the size is not yet the wanted one, and come out as rows of the
+result: memory holds a band of rows of each step, however high the picture is.
 """
 
-from collections.abc import Callable
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Self
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from nsarm_cli.errors import DeviceError
-from nsarm_cli.imaging.color import match_color
+from nsarm_cli.imaging.resample import resize_rows
 from nsarm_cli.imaging.rgb import to_rgb
+from nsarm_cli.imaging.rows import STRIP, Rows
 from nsarm_cli.imaging.tensors import to_image, to_tensor
-from nsarm_cli.imaging.tiles import RowBlender, cut, pad_to_window, plan
-from nsarm_cli.models.interface import OnScale, Sampling, SuperResolver, Trace
-from nsarm_cli.runtime import choose_device, choose_dtype, window_generator
+from nsarm_cli.models.interface import Sampling, SuperResolver, Trace
+from nsarm_cli.passes import Pass, PassSettings, PixelPass
+from nsarm_cli.runtime import choose_device, choose_dtype
 
 DEFAULT_MODEL = "nsarm-nano"
 """Ships with the package, so it is always there."""
+
+MAX_SCALE = 16
+"""Largest enlargement: two passes of a model that enlarges four times."""
+
+_STRETCH = 1.5
+"""What the last resize may add to the enlargement of the passes before one pass more is run."""
 
 OnProgress = Callable[[float], None]
 """Called with the finished share of a picture, rising to 1."""
@@ -35,21 +44,26 @@ class Upscaler:
         device: where the model lies.
         batch: windows computed at once; by default 1 on a processor, where more is no faster,
             and 4 elsewhere. It does not change the result.
+        one_pass: how a run of the model over a picture goes; by default a `PixelPass`.
 
     Raises:
         ValueError: the batch is not at least 1.
     """
 
     def __init__(
-        self, resolver: SuperResolver, device: torch.device, *, batch: int | None = None
+        self,
+        resolver: SuperResolver,
+        device: torch.device,
+        *,
+        batch: int | None = None,
+        one_pass: Pass | None = None,
     ) -> None:
         if batch is None:
             batch = 1 if device.type == "cpu" else 4
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         self._resolver = resolver
-        self._device = device
-        self._batch = batch
+        self._pass = one_pass or PixelPass(resolver, device, batch)
 
     @classmethod
     def from_pretrained(
@@ -102,16 +116,65 @@ class Upscaler:
         self,
         image: Image.Image,
         *,
+        size: tuple[int, int] | None = None,
         seed: int = 0,
         sampling: Sampling | None = None,
         color: str | None = None,
         on_progress: OnProgress | None = None,
         trace: Trace | None = None,
     ) -> Image.Image:
-        """Enlarge one picture.
+        """Enlarge one picture in memory.
 
         Args:
             image: any size and mode; it is taken as RGB, transparent parts on white.
+            size: see `rows`; so are the others.
+            seed: the same seed gives the same picture whatever the batch.
+            sampling: temperature, top-p, guidance; by default the model's.
+            color: a name of `imaging.color.METHODS`; by default the model's.
+            on_progress: told of every scale of every batch.
+            trace: when given, filled with tensors of the first window.
+
+        Returns:
+            An RGB picture of the wanted size.
+
+        Raises:
+            DeviceError: the device is out of memory.
+            ValueError: an unknown colour correction, or a size out of range.
+        """
+        rows = self.rows(
+            _rows_of(to_rgb(image)),
+            size=size,
+            seed=seed,
+            sampling=sampling,
+            color=color,
+            on_progress=on_progress,
+            trace=trace,
+        )
+        large = Image.new("RGB", (rows.width, rows.height))
+        top = 0
+        for strip in rows.strips:
+            large.paste(to_image(strip), (0, top))
+            top += strip.shape[1]
+        return large
+
+    def rows(
+        self,
+        lr: Rows,
+        *,
+        size: tuple[int, int] | None = None,
+        seed: int = 0,
+        sampling: Sampling | None = None,
+        color: str | None = None,
+        on_progress: OnProgress | None = None,
+        trace: Trace | None = None,
+    ) -> Rows:
+        """Enlarge a picture that passes by, without ever holding all of it.
+
+        Args:
+            lr: RGB.
+            size: (height, width) of the result in pixels, from 1 to `MAX_SCALE` times that of
+                the input on each axis; by default `scale` times. What the passes of the model
+                make too large or too small is resized with a Lanczos filter.
             seed: every window draws from `runtime.window_generator(seed, index)`, so the same
                 seed gives the same picture whatever the batch.
             sampling: temperature, top-p, guidance; by default the model's.
@@ -120,62 +183,70 @@ class Upscaler:
             trace: when given, filled with tensors of the first window.
 
         Returns:
-            An RGB picture, exactly `scale` times as wide and high.
+            RGB rows of the wanted size. The work happens while its strips are taken, and what
+            goes wrong is raised there, as a `DeviceError` if the device is out of memory.
 
         Raises:
-            DeviceError: the device is out of memory.
-            ValueError: an unknown colour correction.
+            ValueError: an unknown colour correction, or a size out of range.
         """
-        resolver, report = self._resolver, on_progress or (lambda _: None)
-        sampling = sampling or resolver.sampling
-        color = color or resolver.color
-        lr = pad_to_window(to_tensor(to_rgb(image)), resolver.window)
-        windows = plan(image.height, image.width, resolver.window, resolver.overlap)
-        blender = RowBlender(windows, image.height, image.width, resolver.scale)
-        large = Image.new("RGB", (image.width * resolver.scale, image.height * resolver.scale))
-        top = 0
-        for start in range(0, len(windows), self._batch):
-            inputs = torch.stack([cut(lr, w) for w in windows[start : start + self._batch]])
-            outputs = self._resolve(
-                inputs,
-                [window_generator(seed, start + i) for i in range(len(inputs))],
-                sampling,
-                _scales_of(start, len(inputs), len(windows), report),
-                trace if start == 0 else None,
-            )
-            for window_lr, window_sr in zip(inputs, outputs, strict=True):
-                # One by one, since a sum over a batch may be rounded in another order.
-                rows = blender.add(match_color(window_sr[None], window_lr[None], color))
-                if rows.shape[1]:
-                    large.paste(to_image(rows), (0, top))
-                    top += rows.shape[1]
-            report((start + len(inputs)) / len(windows))
-        return large
+        steps = self.steps(lr.height, lr.width, size)
+        total = sum(self._pass.windows(height, width) for height, width in steps[:-1])
+        report, done = on_progress or (lambda _: None), 0
+        settings = PassSettings(
+            seed, sampling or self.sampling, color or self._resolver.color, trace=trace
+        )
+        rows = lr
+        for (height, width), (next_height, next_width) in itertools.pairwise(steps):
+            on_windows = _after(done, total, report)
+            rows = self._pass(rows, replace(settings, first_window=done, on_windows=on_windows))
+            rows = resize_rows(rows, next_height, next_width)
+            done += self._pass.windows(height, width)
+            settings = replace(settings, trace=None)
+        return rows
 
-    def _resolve(
-        self,
-        lr: Tensor,
-        generators: list[torch.Generator],
-        sampling: Sampling,
-        on_scale: OnScale,
-        trace: Trace | None,
-    ) -> Tensor:
-        """Enlarge windows, "b 3 window window" on the CPU; see `SuperResolver.resolve`."""
-        try:
-            with torch.inference_mode():
-                return self._resolver.resolve(
-                    lr.to(self._device), generators, sampling, on_scale, trace
-                )
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"device {self._device} is out of memory with {len(lr)} windows at once; "
-                "take fewer with --batch, or --device cpu"
-            ) from error
+    def steps(
+        self, height: int, width: int, size: tuple[int, int] | None = None
+    ) -> list[tuple[int, int]]:
+        """Plan the passes of the model.
+
+        Args:
+            height: of the input, in pixels.
+            width: likewise.
+            size: see `rows`.
+
+        Returns:
+            (height, width) before the first pass, after each pass and the resize that follows
+            it: one more than there are passes.
+
+        Raises:
+            ValueError: a size out of range.
+        """
+        scale = self.scale
+        size = size or (height * scale, width * scale)
+        ratios = (size[0] / height, size[1] / width)
+        if not (min(size) >= 1 and max(ratios) <= MAX_SCALE + 1e-9):
+            raise ValueError(f"cannot make {size} of {(height, width)}: at most x{MAX_SCALE}")
+        passes = 1
+        while max(ratios) > _STRETCH * scale**passes:
+            passes += 1
+        steps = [size]
+        for _ in range(passes - 1):
+            # What the next pass enlarges to exactly the wanted size, or a row more.
+            steps.append((math.ceil(steps[-1][0] / scale), math.ceil(steps[-1][1] / scale)))
+        return [(height, width), *reversed(steps)]
 
 
-def _scales_of(start: int, count: int, total: int, report: OnProgress) -> OnScale:
-    """Turn the scales of one batch into progress of the whole picture.
+def _rows_of(image: Image.Image) -> Rows:
+    """Walk through an RGB picture, a strip of it in float at a time."""
 
-    What follows the last scale, decoding and colour, counts as one scale more.
-    """
-    return lambda done, scales: report((start + count * done / (scales + 1)) / total)
+    def strips() -> Iterator[Tensor]:
+        for top in range(0, image.height, STRIP):
+            bottom = min(top + STRIP, image.height)
+            yield to_tensor(image.crop((0, top, image.width, bottom)))
+
+    return Rows(image.height, image.width, strips())
+
+
+def _after(done: int, total: int, report: OnProgress) -> Callable[[float], None]:
+    """Turn the windows of one pass into the share of the whole picture."""
+    return lambda windows: report((done + windows) / total)

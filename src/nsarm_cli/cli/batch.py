@@ -1,0 +1,126 @@
+"""The pictures of a run one after the other; a bad one never stops the others."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nsarm_cli.cli import console
+from nsarm_cli.cli.outputs import Job
+from nsarm_cli.cli.trace import write_trace
+from nsarm_cli.errors import ImageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from nsarm_cli.models.interface import Sampling
+    from nsarm_cli.pipeline import Upscaler
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is done with each picture.
+
+    Attributes:
+        seed: the user's.
+        temperature: None for the model's; so are the next two.
+        top_p: share of probability.
+        color: a name of `imaging.color.METHODS`.
+        trace: where the first window's tensors go, or None.
+        overwrite: outputs that exist may be replaced.
+    """
+
+    seed: int
+    temperature: float | None
+    top_p: float | None
+    color: str | None
+    trace: Path | None
+    overwrite: bool
+
+    def sampling(self, tuned: "Sampling") -> "Sampling":
+        """The model's settings with those that were asked for."""
+        if self.temperature is not None:
+            tuned = replace(tuned, temperature=self.temperature)
+        if self.top_p is not None:
+            tuned = replace(tuned, top_p=self.top_p)
+        return tuned
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A run.
+
+    Attributes:
+        load: reads the model; called when the first picture has been read, since broken
+            pictures need none.
+        settings: for all pictures.
+    """
+
+    load: "Callable[[], Upscaler]"
+    settings: Settings
+
+    @cached_property
+    def upscaler(self) -> "Upscaler":
+        """The model."""
+        return self.load()
+
+    def run(self, jobs: Sequence[Job]) -> int:
+        """Make all pictures; print the path of each on stdout and a line about it on stderr.
+
+        Returns:
+            How many failed.
+        """
+        failures = 0
+        with console.progress_bar(len(jobs)) as bar:
+            for index, job in enumerate(jobs):
+                count = f" ({index + 1} of {len(jobs)})" if len(jobs) > 1 else ""
+                on_progress = bar.begin(index, job.source.name + count)
+                try:
+                    summary = self._enlarge(job, on_progress)
+                except ImageError as error:
+                    failures += 1
+                    with bar.hidden():
+                        console.error(str(error))
+                else:
+                    with bar.hidden():
+                        console.say(summary)
+                        console.result(str(job.target))
+        if failures and len(jobs) > 1:
+            console.say(f"{failures} of {len(jobs)} pictures failed")
+        return failures
+
+    def _enlarge(self, job: Job, on_progress: Callable[[float], None]) -> str:
+        """Read, enlarge and write one picture.
+
+        Returns:
+            A line about it.
+
+        Raises:
+            ImageError: it cannot be read or written.
+        """
+        from nsarm_cli.imaging.files import check_size, read_image, write_image
+
+        settings = self.settings
+        image = read_image(job.source)
+        width, height = (self.upscaler.scale * side for side in image.size)
+        check_size(job.target, width, height)
+        sampling = settings.sampling(self.upscaler.sampling)
+        tensors: dict[str, Tensor] | None = None if settings.trace is None else {}
+        began = time.perf_counter()
+        picture = self.upscaler.upscale(
+            image,
+            seed=settings.seed,
+            sampling=sampling,
+            color=settings.color,
+            on_progress=on_progress,
+            trace=tensors,
+        )
+        seconds = time.perf_counter() - began
+        write_image(picture, job.target, overwrite=settings.overwrite)
+        if settings.trace is not None and tensors is not None:
+            facts = {"input": job.source.name, "seed": settings.seed, "sampling": sampling}
+            write_trace(tensors, settings.trace, facts, overwrite=settings.overwrite)
+        size = f"{image.width}x{image.height}"
+        return f"{job.source}: {size} -> {width}x{height} in {seconds:.1f} s"
