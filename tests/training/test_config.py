@@ -6,18 +6,18 @@ import pytest
 
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.training.config import (
-    PRESETS,
     DecoderConfig,
+    PriorConfig,
     RunConfig,
     Stage1Config,
     Stage2Config,
     TokenizerConfig,
-    read_config,
-    write_config,
 )
+from nsarm_cli.training.settings_file import PRESETS, read_config, write_config
 
 KINDS = {
     "tokenizer": TokenizerConfig,
+    "prior": PriorConfig,
     "stage1": Stage1Config,
     "stage2": Stage2Config,
     "decoder": DecoderConfig,
@@ -90,6 +90,25 @@ def test_a_wrong_type_shows_a_right_one(tmp_path, line, wanted):
     assert f"run.toml: {wanted}" in str(error.value)
 
 
+@pytest.mark.parametrize("scales", [[], [7], [7, 8, 9]])
+def test_a_list_of_scales_has_any_length(tmp_path, scales):
+    config = read(tmp_path, f"flip_scales = {scales}", Stage2Config)
+    assert config.flip_scales == tuple(scales)
+    write_config(config, tmp_path / "again.toml")
+    assert read_config(Stage2Config, tmp_path / "again.toml") == config
+    with pytest.raises(ConfigError, match=r"flip_scales is \[0\.5\]; give a list of numbers like"):
+        read(tmp_path, "flip_scales = [0.5]", Stage2Config)
+
+
+def test_the_presets_of_the_paper_have_its_settings():
+    first = read_config(Stage1Config, "nsarm-8b-stage1")
+    second = read_config(Stage2Config, "nsarm-8b-stage2")
+    assert (first.steps, first.batch, first.crop) == (100_000, 196, 1024)
+    assert (second.steps, second.batch, second.crop) == (40_000, 32, 1024)
+    assert (second.model, second.resize) == ("nsarm-8b", "trilinear")
+    assert first.degradation == second.degradation == "realesrgan"
+
+
 def test_a_boolean_is_not_a_number(tmp_path):
     with pytest.raises(ConfigError, match="reweight is 1; give a boolean like false"):
         read(tmp_path, "reweight = 1", Stage2Config)
@@ -118,6 +137,7 @@ def test_a_value_that_cannot_work_is_refused_by_name(name, value):
     ("kind", "changes"),
     [
         (Stage2Config, {"resize": "cubic"}),
+        (PriorConfig, {"flip_scales": (3, -1)}),
         (Stage2Config, {"flip": 0.5}),
         (Stage2Config, {"flip": -0.1}),
         (DecoderConfig, {"temperature": -1.0}),
@@ -150,8 +170,7 @@ def test_what_is_not_toml_is_refused(tmp_path, content):
 
 
 def test_every_setting_is_documented():
-    for kind in (RunConfig, *KINDS.values()):
-        own = {field.name for field in dataclasses.fields(kind)}
-        if kind is not RunConfig:
-            own -= {field.name for field in dataclasses.fields(RunConfig)}
-        assert [name for name in own if f"        {name}: " not in kind.__doc__] == []
+    for kind in KINDS.values():
+        told = "".join(base.__doc__ or "" for base in kind.__mro__)
+        names = [field.name for field in dataclasses.fields(kind)]
+        assert [name for name in names if f"        {name}: " not in told] == []

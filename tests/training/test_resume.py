@@ -13,7 +13,7 @@ from nsarm_cli.models.nsarm.transformation import BranchConfig, TransformationCo
 from nsarm_cli.training.initialise import initialise
 from nsarm_cli.training.runner import write_model
 
-STAGES = ("tokenizer", "stage1", "stage2", "decoder")
+STAGES = ("tokenizer", "prior", "stage1", "stage2", "decoder")
 
 
 def assert_same_files(one, other, names):

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.runtime import window_generator
 from nsarm_cli.training import runner
-from nsarm_cli.training.config import Stage1Config, read_config
-from nsarm_cli.training.runner import starting_model
+from nsarm_cli.training.config import Stage1Config
+from nsarm_cli.training.settings_file import read_config
+from nsarm_cli.training.start import starting_model
 from nsarm_cli.weights.families import load_resolver
 from nsarm_cli.weights.folder import load_model
 
@@ -23,7 +24,7 @@ def test_the_stages_follow_each_other_and_their_model_upscales(
     nsarm_train, write_settings, photos, tmp_path
 ):
     previous = None
-    for stage in ("tokenizer", "stage1", "stage2", "decoder"):
+    for stage in ("tokenizer", "prior", "stage1", "stage2", "decoder"):
         start = [] if previous is None else ["--model", previous]
         out = tmp_path / stage
         settings = write_settings(steps=1, workers=0)

@@ -16,6 +16,7 @@ from nsarm_cli.models.nsarm.resolver import NsarmResolver
 from nsarm_cli.models.nsarm.transformation import BranchConfig, TransformationConfig
 from nsarm_cli.training.config import (
     DecoderConfig,
+    PriorConfig,
     Stage1Config,
     Stage2Config,
     TokenizerConfig,
@@ -29,12 +30,14 @@ from nsarm_cli.training.perceptual import PerceptualDistance
 from nsarm_cli.training.runner import build_stage
 from nsarm_cli.training.stage1 import Stage1
 from nsarm_cli.training.stage2 import Stage2
-from nsarm_cli.training.tokenizer import TokenizerStage, proportional_grids
+from nsarm_cli.training.templates import crop_size
+from nsarm_cli.training.tokenizer import TokenizerStage
 
 CPU = torch.device("cpu")
 COMMON = {"steps": 2, "batch": 2, "crop": 64, "lr": 1e-2, "warmup": 5, "precision": "fp32"}
 CONFIGS = {
     "tokenizer": TokenizerConfig(**COMMON),
+    "prior": PriorConfig(**COMMON),
     "stage1": Stage1Config(**COMMON),
     "stage2": Stage2Config(**COMMON),
     "decoder": DecoderConfig(**COMMON, temperature=0.0),
@@ -42,6 +45,7 @@ CONFIGS = {
 }
 PARTS = {
     "tokenizer": ("autoencoder.",),
+    "prior": ("transformer.", "conditioner."),
     "stage1": ("transformation.",),
     "stage2": ("transformer.", "conditioner."),
     "decoder": ("autoencoder.decoder.",),
@@ -75,6 +79,7 @@ def fit(stage, config, batch, folder) -> list[float]:
     ("name", "steps", "share"),
     [
         ("tokenizer", 30, 0.4),
+        ("prior", 60, 0.75),
         ("stage1", 30, 0.4),
         ("stage2", 60, 0.75),
         ("decoder", 60, 0.65),
@@ -154,13 +159,6 @@ def test_the_tokenizer_takes_crops_smaller_than_a_window(micro, batch):
     assert torch.isfinite(stage.loss(small, 0)[0])
 
 
-def test_grids_of_a_crop_are_those_of_the_window_in_proportion(micro_config):
-    schedule = micro_config.schedule
-    assert proportional_grids(schedule, 16) == schedule.latents
-    assert proportional_grids(schedule, 8) == ((1, 1), (2, 2), (4, 4), (8, 8))
-    assert proportional_grids(schedule, 3)[-1] == (3, 3)
-
-
 def test_the_perceptual_term_of_the_tokenizer_begins_at_its_step(micro, batch, alexnet):
     config = dataclasses.replace(CONFIGS["tokenizer"], perceptual=2.0, perceptual_from=5)
     perceptual = PerceptualDistance(alexnet)
@@ -209,9 +207,53 @@ def test_reweighting_and_resizing_change_the_loss_of_stage_2(micro_config, batch
     with torch.no_grad():
         losses = [
             float(Stage2(model, dataclasses.replace(CONFIGS["stage2"], **change)).loss(batch, 0)[0])
-            for change in ({}, {"reweight": True}, {"resize": "bilinear"})
+            for change in ({}, {"reweight": True}, {"resize": "trilinear"})
         ]
     assert len({round(loss, 3) for loss in losses}) == 3
+
+
+@pytest.mark.parametrize("name", ["prior", "stage2"])
+def test_flips_may_be_limited_to_some_scales(name, micro, batch):
+    """Flips of a scale change the labels of later scales; those of the last change nothing."""
+    fill_head(micro)
+
+    def figures(scales, flip=0.4):
+        config = dataclasses.replace(CONFIGS[name], flip=flip, flip_scales=scales)
+        with torch.no_grad():
+            return build_stage(config, micro, CPU).loss(batch, 0)[1]
+
+    calm, third, last = figures((), flip=0.0), figures((2,)), figures((3,))
+    assert last == calm
+    assert third["bits.2"] == calm["bits.2"]
+    assert third["bits.3"] != calm["bits.3"]
+
+
+def test_the_prior_predicts_every_scale_from_the_plain_labels(micro, batch):
+    fill_head(micro)
+    schedule = micro.config.schedule
+    with torch.no_grad():
+        target = micro.autoencoder.encode(batch.hr)
+        forced = modified_labels(target, [], micro.pyramid, micro.config.patch, area)
+        logits = micro.transformer(forced.inputs, schedule, micro.conditioner(2))
+        wanted = bit_cross_entropy(logits, torch.cat(forced.labels, dim=1)).mean()
+        config = dataclasses.replace(CONFIGS["prior"], flip=0.0)
+        loss, figures = build_stage(config, micro, CPU).loss(Batch(batch.hr, None), 0)
+    torch.testing.assert_close(loss, wanted)
+    assert list(figures) == [f"bits.{k}" for k in range(len(schedule))]
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "prior"])
+@pytest.mark.parametrize("ratio", [1.5, 0.666])
+def test_pictures_of_another_shape_are_learned_on_its_template(name, ratio, micro, batch):
+    height, width = crop_size(micro.config, ratio, 64)
+    hr = torch.nn.functional.interpolate(batch.hr, (height, width))
+    stage = build_stage(CONFIGS[name], micro, CPU)
+    loss, _ = stage.loss(Batch(hr, None, ratio), 0)
+    loss.backward()
+    assert torch.isfinite(loss)
+    if name == "prior":
+        with pytest.raises(ConfigError, match=r"a picture of ratio 1 of micro is 64 x 64 pixels"):
+            stage.loss(Batch(hr, None), 0)
 
 
 def test_the_loss_of_untrained_bits_is_that_of_a_coin(micro, batch):
@@ -251,7 +293,7 @@ def test_a_model_with_text_is_trained_under_its_unconditional_caption(
         transformer=dataclasses.replace(micro_config.transformer, cross=True),
     )
     model = initialise(NsarmModel(config))
-    for name in ("stage2", "decoder"):
+    for name in ("prior", "stage2", "decoder"):
         stage = build_stage(CONFIGS[name], model, CPU)
         losses = fit(stage, CONFIGS[name], batch, tmp_path / name)
         assert all(math.isfinite(loss) for loss in losses)

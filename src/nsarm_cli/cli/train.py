@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 stages = typer.Typer(
-    help="Train a model of your own: tokenizer, then stage1, stage2, decoder.",
+    help="Train a model of your own: tokenizer, prior, stage1, stage2, decoder.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -76,11 +76,31 @@ def tokenizer(
     threads: Threads = None,
 ) -> None:
     """Train the autoencoder whose bits the model predicts."""
-    from nsarm_cli.training.config import TokenizerConfig, read_config
+    from nsarm_cli.training.config import TokenizerConfig
+    from nsarm_cli.training.settings_file import read_config
 
     settings = read_config(TokenizerConfig, config)
     changes = _changes(model=model, perceptual_weights=perceptual_weights)
     _train(settings, changes, data, val, out, device=device, threads=threads)
+
+
+@stages.command()
+def prior(
+    *,
+    data: Data,
+    config: Settings = "nano-prior",
+    out: Out = Path("runs/prior"),
+    val: Validation = None,
+    model: Start = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train the transformer on good pictures alone, by cross-entropy; may be left out."""
+    from nsarm_cli.training.config import PriorConfig
+    from nsarm_cli.training.settings_file import read_config
+
+    settings = read_config(PriorConfig, config)
+    _train(settings, _changes(model=model), data, val, out, device=device, threads=threads)
 
 
 @stages.command()
@@ -95,7 +115,8 @@ def stage1(
     threads: Threads = None,
 ) -> None:
     """Train the transformation network, by mean squared error."""
-    from nsarm_cli.training.config import Stage1Config, read_config
+    from nsarm_cli.training.config import Stage1Config
+    from nsarm_cli.training.settings_file import read_config
 
     settings = read_config(Stage1Config, config)
     _train(settings, _changes(model=model), data, val, out, device=device, threads=threads)
@@ -113,7 +134,8 @@ def stage2(
     threads: Threads = None,
 ) -> None:
     """Train the transformer, by cross-entropy on labels modified by the transformed scales."""
-    from nsarm_cli.training.config import Stage2Config, read_config
+    from nsarm_cli.training.config import Stage2Config
+    from nsarm_cli.training.settings_file import read_config
 
     settings = read_config(Stage2Config, config)
     _train(settings, _changes(model=model), data, val, out, device=device, threads=threads)
@@ -132,7 +154,8 @@ def decoder(
     threads: Threads = None,
 ) -> None:
     """Adapt the decoder to the bits that the whole model samples."""
-    from nsarm_cli.training.config import DecoderConfig, read_config
+    from nsarm_cli.training.config import DecoderConfig
+    from nsarm_cli.training.settings_file import read_config
 
     settings = read_config(DecoderConfig, config)
     changes = _changes(model=model, perceptual_weights=perceptual_weights)

@@ -1,16 +1,9 @@
-"""Settings of a training run, from one flat TOML file; unknown keys are refused."""
+"""Settings of a training run, one class per stage; `settings_file` reads them from TOML."""
 
 import dataclasses
-import difflib
-import json
-import tomllib
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
 
 from nsarm_cli.errors import ConfigError
-
-PRESETS = Path(__file__).parent / "presets"
 
 _AT_LEAST_1 = ("steps", "batch", "crop", "shrink", "validate_every", "validate_batches")
 _AT_LEAST_0 = (
@@ -27,6 +20,9 @@ class RunConfig:
 
     Attributes:
         model: name of a preset configuration, or a model folder to start from.
+        autoencoder_from: model folder whose autoencoder replaces that of `model`; "" keeps it.
+        transformation_from: the same for the transformation network.
+        transformer_from: the same for the transformer and its condition.
         steps: updates in all.
         batch: crops per update.
         crop: side of the high-resolution crops, in pixels.
@@ -48,6 +44,9 @@ class RunConfig:
     """
 
     model: str = "nsarm-nano"
+    autoencoder_from: str = ""
+    transformation_from: str = ""
+    transformer_from: str = ""
     steps: int = 1000
     batch: int = 8
     crop: int = 128
@@ -111,26 +110,41 @@ class Stage1Config(RunConfig):
 
 
 @dataclass(frozen=True)
-class Stage2Config(RunConfig):
-    """Training of the transformer on labels modified by the transformed scales (Alg. 2).
+class BitsConfig(RunConfig):
+    """What both stages of the transformer have.
 
     Attributes:
-        flip: largest share of bits flipped per sampled scale (self-correction); 0 is off.
-        resize: how the next scale's input is made, "area" as in inference or "bilinear"
-            as Infinity was trained.
+        flip: largest share of bits flipped per scale (self-correction); 0 is off.
+        flip_scales: numbers of the scales whose bits are flipped, the coarsest is 0; an empty
+            list means every scale that the transformer predicts.
+        resize: how the next scale's input is made, "area" as in inference or "trilinear" as
+            Infinity was trained (over one frame, which is bilinear).
         reweight: weigh the tokens of each scale by 1/side rather than alike.
     """
 
     flip: float = 0.1
+    flip_scales: tuple[int, ...] = field(default=(), metadata={"item": int, "like": (7, 8)})
     resize: str = "area"
     reweight: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.resize not in {"area", "bilinear"}:
-            raise ConfigError(f'resize is "{self.resize}"; choose "area" or "bilinear"')
+        if self.resize not in {"area", "trilinear"}:
+            raise ConfigError(f'resize is "{self.resize}"; choose "area" or "trilinear"')
         if not 0 <= self.flip < 0.5:
             raise ConfigError(f"flip is {self.flip}; give a share from 0 to below 0.5")
+        if any(scale < 0 for scale in self.flip_scales):
+            raise ConfigError(f"flip_scales is {list(self.flip_scales)}; give numbers from 0 on")
+
+
+@dataclass(frozen=True)
+class PriorConfig(BitsConfig):
+    """Training of the transformer on pictures alone, without low-resolution ones (Infinity)."""
+
+
+@dataclass(frozen=True)
+class Stage2Config(BitsConfig):
+    """Training of the transformer on labels modified by the transformed scales (Alg. 2)."""
 
 
 @dataclass(frozen=True)
@@ -156,82 +170,3 @@ class DecoderConfig(RunConfig):
     adversarial: float = 0.0
     transformation: bool = False
     anchor: float = 1.0
-
-
-Config = TypeVar("Config", bound=RunConfig)
-
-_TOML_NAMES = {
-    bool: "boolean",
-    int: "whole number",
-    float: "number",
-    str: "string",
-    tuple: "list of numbers",
-}
-
-
-def read_config(kind: type[Config], source: str | Path) -> Config:
-    """Read a TOML file, or a preset by name, into a configuration.
-
-    Raises:
-        ConfigError: no such file or preset, not TOML, an unknown key, or a wrong type.
-    """
-    path = Path(source)
-    if not path.is_file():
-        preset = PRESETS / f"{source}.toml"
-        if not preset.is_file():
-            known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
-            raise ConfigError(
-                f"{source}: no such configuration; give a TOML file or one of {known}"
-            )
-        path = preset
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid TOML ({error}); correct it") from error
-    return _from_table(kind, table, path)
-
-
-def write_config(config: RunConfig, path: Path) -> None:
-    """Write every setting of a run as TOML."""
-    lines = [f"{name} = {_toml(value)}" for name, value in dataclasses.asdict(config).items()]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _from_table(kind: type[Config], table: dict[str, Any], path: Path) -> Config:
-    fields = {field.name: field for field in dataclasses.fields(kind)}
-    values: dict[str, Any] = {}
-    for key, value in table.items():
-        if key not in fields:
-            near = difflib.get_close_matches(key, fields, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
-            raise ConfigError(f"{path}: unknown setting {key}; {hint}")
-        values[key] = _checked(fields[key], value, path)
-    try:
-        return kind(**values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
-
-
-def _checked(field: "dataclasses.Field[Any]", value: Any, path: Path) -> Any:
-    default: Any = field.default
-    wanted = type(default)
-    if wanted is float and type(value) is int:
-        return float(value)
-    if wanted is tuple and isinstance(value, list) and len(value) == len(default):
-        if all(type(v) in {int, float} for v in value):
-            return tuple(float(v) for v in value)
-    elif type(value) is wanted:
-        return value
-    raise ConfigError(
-        f"{path}: {field.name} is {value!r}; give a {_TOML_NAMES[wanted]} like {_toml(default)}"
-    )
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)  # TOML's basic strings escape alike
-    if isinstance(value, tuple):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    return repr(value)

@@ -27,14 +27,17 @@ class Batch:
     Attributes:
         hr: "b 3 h w" in [-1, 1].
         lr: "b 3 h/scale w/scale" in [-1, 1], or None.
+        ratio: of the template that the crops have the shape of, height by width.
     """
 
     hr: Tensor
     lr: Tensor | None
+    ratio: float = 1.0
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on another device."""
-        return Batch(self.hr.to(device), None if self.lr is None else self.lr.to(device))
+        lr = None if self.lr is None else self.lr.to(device)
+        return Batch(self.hr.to(device), lr, self.ratio)
 
 
 class CropDataset(Dataset[Batch]):

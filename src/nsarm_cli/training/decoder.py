@@ -118,7 +118,7 @@ class DecoderStage:
         return figures
 
     def _feature(self, batch: Batch, step: int) -> Tensor:
-        check_crop(self._model, batch.hr.shape[-1])
+        check_crop(self._model, batch.hr)
         lr = lr_of(batch)
         seeds = range(len(lr))
         generators = [

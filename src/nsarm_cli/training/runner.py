@@ -10,25 +10,27 @@ import torch
 from nsarm_cli.degradation.recipe import RECIPES, DegradationRecipe
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.interface import Sampling
-from nsarm_cli.models.nsarm.config import PRESETS, NsarmConfig
+from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.training.checkpoint import save_atomically
 from nsarm_cli.training.config import (
     DecoderConfig,
+    PriorConfig,
     RunConfig,
     Stage1Config,
     Stage2Config,
     TokenizerConfig,
-    write_config,
 )
 from nsarm_cli.training.data import Batch, CropDataset, loader
 from nsarm_cli.training.decoder import DecoderStage
-from nsarm_cli.training.initialise import initialise
 from nsarm_cli.training.loop import Progress, Stage, run
 from nsarm_cli.training.perceptual import PerceptualDistance
 from nsarm_cli.training.photos import PhotoStore
-from nsarm_cli.training.stage1 import Stage1, check_crop
+from nsarm_cli.training.prior import Prior
+from nsarm_cli.training.settings_file import write_config
+from nsarm_cli.training.stage1 import Stage1, check_window
 from nsarm_cli.training.stage2 import Stage2
+from nsarm_cli.training.start import starting_model
 from nsarm_cli.training.tokenizer import TokenizerStage
 from nsarm_cli.weights.folder import CONFIG_FILE, WEIGHTS_FILE, load_model
 
@@ -62,7 +64,7 @@ def train(
         WeightsError: the starting model cannot be loaded.
     """
     model = starting_model(config).to(device)
-    recipe = None if isinstance(config, TokenizerConfig) else _recipe(config)
+    recipe = None if isinstance(config, TokenizerConfig | PriorConfig) else _recipe(config)
     _check_crop(config, model)
     stage = build_stage(config, model, device)
     photos = PhotoStore(data)
@@ -97,25 +99,14 @@ def train(
     return done
 
 
-def starting_model(config: RunConfig) -> NsarmModel:
-    """A preset with fresh weights, or the model of a folder."""
-    torch.manual_seed(config.seed)
-    if config.model in PRESETS:
-        return initialise(NsarmModel(PRESETS[config.model]))
-    folder = Path(config.model)
-    if not folder.is_dir():
-        raise ConfigError(
-            f"{config.model}: neither a model folder nor one of the presets {', '.join(PRESETS)}"
-        )
-    return load_model(folder)
-
-
 def build_stage(config: RunConfig, model: NsarmModel, device: torch.device) -> Stage:
     """The stage that a configuration class belongs to."""
     model.autoencoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.transformation.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if isinstance(config, TokenizerConfig):
         return TokenizerStage(model, config, _perceptual(config, device))
+    if isinstance(config, PriorConfig):
+        return Prior(model, config)
     if isinstance(config, Stage1Config):
         return Stage1(model)
     if isinstance(config, Stage2Config):
@@ -161,7 +152,7 @@ def write_model(model: NsarmModel, folder: Path, config: NsarmConfig | None = No
 def _check_crop(config: RunConfig, model: NsarmModel) -> None:
     """Refuse, before any picture is read, crops that the stage cannot use."""
     if not isinstance(config, TokenizerConfig):
-        check_crop(model, config.crop)
+        check_window(model, (config.crop, config.crop))
     elif config.crop % model.config.autoencoder.stride:
         raise ConfigError(
             f"crop is {config.crop}; give a multiple of {model.config.autoencoder.stride}, "

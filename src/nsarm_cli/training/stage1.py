@@ -4,7 +4,7 @@ Mean squared error against un-quantised residuals (NSARM sec. 3.2, Eq. 4), or ag
 for a network that predicts those; the network alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -54,7 +54,7 @@ class Stage1:
         return {"loss": sum(losses) / len(losses), "psnr": sum(psnr) / len(psnr)}
 
     def _encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        check_crop(self._model, batch.hr.shape[-1])
+        check_crop(self._model, batch.hr)
         with torch.no_grad():
             target = self._model.autoencoder.encode(batch.hr).float()
             return target, self._model.encode_lr(lr_of(batch))
@@ -66,12 +66,18 @@ class Stage1:
         return preliminary_loss(predicted, network.wanted(target, residuals))
 
 
-def check_crop(model: NsarmModel, crop: int) -> None:
-    """Raise a ConfigError unless crops of a side are exactly one window of the model."""
+def check_crop(model: NsarmModel, hr: Tensor) -> None:
+    """Raise a ConfigError unless crops "b 3 h w" are exactly one window of the model."""
+    check_window(model, hr.shape[-2:])
+
+
+def check_window(model: NsarmModel, size: Sequence[int]) -> None:
+    """Raise a ConfigError unless (height, width) is exactly one window of the model."""
     side = model.config.window * model.config.scale
-    if crop != side:
+    if tuple(size) != (side, side):
+        shown = size[0] if size[0] == size[1] else f"{size[0]} x {size[1]}"
         raise ConfigError(
-            f"crop is {crop} but a window of {model.config.name} is {side} pixels; "
+            f"crop is {shown} but a window of {model.config.name} is {side} pixels; "
             f"set crop = {side}"
         )
 

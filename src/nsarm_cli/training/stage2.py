@@ -11,17 +11,16 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from nsarm_cli.models.core.pyramid import area, bilinear
 from nsarm_cli.models.core.transformer import Condition
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.conditioner import ConstantConditioner
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.models.nsarm.resolver import NsarmResolver
+from nsarm_cli.training.bits import BitPrediction
 from nsarm_cli.training.config import Stage2Config
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.grid import write_grid
-from nsarm_cli.training.labels import TeacherForcing, draw_flips, modified_labels
-from nsarm_cli.training.losses import bit_cross_entropy, token_weights
+from nsarm_cli.training.losses import bit_cross_entropy
 from nsarm_cli.training.stage1 import check_crop, lr_of
 
 
@@ -39,29 +38,24 @@ class Stage2:
             {"transformer": model.transformer, "conditioner": model.conditioner}
         )
         self._model = model
-        self._config = config
+        self._seed = config.seed
         self._schedule = model.config.schedule
-        self._first = model.config.preliminary
-        self._next_input = area if config.resize == "area" else bilinear
+        self._bits = BitPrediction(model, config, model.config.preliminary)
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of the sampled scales' bits; flips are drawn from seed and step."""
-        generator = torch.Generator().manual_seed(self._config.seed * 1_000_003 + step)
-        forced = self._teacher(batch, generator)
-        logits, labels = self._predict(forced, len(batch.hr))
-        lengths = self._schedule.lengths[self._first :]
-        weights = token_weights(lengths, self._config.reweight).to(logits.device)
-        loss = (bit_cross_entropy(logits, labels) * weights).sum(1).mean()
-        return loss, self._accuracy(logits.detach(), labels)
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
+        logits, labels = self._predict(batch, generator)
+        figures = self._bits.figures(logits, labels, self._schedule)
+        return self._bits.loss(logits, labels, self._schedule), figures
 
     def validate(self, batches: Iterable[Batch], pictures: Path) -> dict[str, float]:
         """Cross-entropy and accuracy per scale without flips; shows sampled pictures."""
         figures: dict[str, list[float]] = {}
         shown: list[Tensor] = []
         for batch in batches:
-            forced = self._teacher(batch, None)
-            logits, labels = self._predict(forced, len(batch.hr))
-            values = self._accuracy(logits, labels)
+            logits, labels = self._predict(batch, None)
+            values = self._bits.figures(logits, labels, self._schedule)
             values["loss"] = bit_cross_entropy(logits, labels).mean()
             for name, value in values.items():
                 figures.setdefault(name, []).append(float(value))
@@ -70,40 +64,14 @@ class Stage2:
         write_grid(shown, pictures)
         return {name: sum(values) / len(values) for name, values in figures.items()}
 
-    def _teacher(self, batch: Batch, generator: Generator | None) -> TeacherForcing:
-        check_crop(self._model, batch.hr.shape[-1])
-        pyramid = self._model.pyramid
+    def _predict(self, batch: Batch, generator: Generator | None) -> tuple[Tensor, Tensor]:
+        check_crop(self._model, batch.hr)
         with torch.no_grad():
             target = self._model.autoencoder.encode(batch.hr).float()
-            preliminary = self._model.preliminary_residuals(lr_of(batch))
-            flips: list[Tensor | None] | None = None
-            if generator is not None and self._config.flip > 0:
-                shapes = [(*target.shape[:2], *grid) for grid in pyramid.grids[self._first :]]
-                masks = draw_flips(shapes, self._config.flip, generator)
-                flips = [None] * self._first + [mask.to(target.device) for mask in masks]
-            return modified_labels(
-                target,
-                preliminary,
-                pyramid,
-                self._model.config.patch,
-                self._next_input,
-                flips=flips,
-            )
-
-    def _predict(self, forced: TeacherForcing, batch: int) -> tuple[Tensor, Tensor]:
-        transformer = self._model.transformer
-        prepared = transformer.prepare(condition_of(self._model, batch))
-        rope = transformer.rope(self._schedule, forced.feature.device)
-        hidden = transformer.hidden(forced.inputs, 0, self._schedule, rope, prepared)
-        begin = self._schedule.offsets[self._first]
-        logits = transformer.logits(hidden[:, begin:], prepared)
-        return logits, torch.cat(forced.labels[self._first :], dim=1)
-
-    def _accuracy(self, logits: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        right = ((logits[..., 1::2] > logits[..., ::2]) == labels).float().mean(-1)
-        lengths = list(self._schedule.lengths[self._first :])
-        parts = torch.split(right, lengths, dim=1)
-        return {f"bits.{k}": part.mean() for k, part in enumerate(parts, start=self._first)}
+            given = self._model.preliminary_residuals(lr_of(batch))
+            forced = self._bits.teach(target, given, self._schedule, generator)
+        condition = condition_of(self._model, len(batch.hr))
+        return self._bits.predict(forced, self._schedule, condition)
 
     def _sample(self, batch: Batch) -> Tensor:
         generators = [torch.Generator().manual_seed(i) for i in range(len(batch.hr))]

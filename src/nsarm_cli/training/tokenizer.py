@@ -13,17 +13,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nsarm_cli.models.core.pyramid import ResidualPyramid
-from nsarm_cli.models.core.schedule import ScaleSchedule
 from nsarm_cli.models.nsarm import bsq
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.training.config import TokenizerConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.grid import write_grid
 from nsarm_cli.training.perceptual import PerceptualDistance, jitter
+from nsarm_cli.training.templates import grids_of_crop
 
 
 class TokenizerStage:
-    """Trains the autoencoder of a model on square crops.
+    """Trains the autoencoder of a model on crops.
 
     Args:
         model: its autoencoder learns; the rest only stays in the checkpoint.
@@ -37,7 +37,7 @@ class TokenizerStage:
         self.module = model
         self.trained = model.autoencoder
         self._autoencoder = model.autoencoder
-        self._schedule = model.config.schedule
+        self._model_config = model.config
         self._config = config
         self._perceptual = perceptual
 
@@ -45,7 +45,7 @@ class TokenizerStage:
         """Reconstruct the crops through their bits."""
         config = self._config
         latents = self._autoencoder.encode(batch.hr).float()
-        feature, residuals = self._quantise(latents)
+        feature, residuals = self._quantise(latents, batch.ratio)
         picture = self._autoencoder.decoder(bsq.straight_through(latents, feature)).float()
         pixel = F.l1_loss(picture, batch.hr)
         commitment = F.mse_loss(latents, feature)
@@ -66,7 +66,8 @@ class TokenizerStage:
         distance: list[float] = []
         shown: list[Tensor] = []
         for batch in batches:
-            feature, _ = self._quantise(self._autoencoder.encode(batch.hr).float())
+            latents = self._autoencoder.encode(batch.hr).float()
+            feature, _ = self._quantise(latents, batch.ratio)
             picture = self._autoencoder.decode(feature).float()
             error = ((picture - batch.hr) / 2).square().mean((1, 2, 3))
             psnr += (-10 * error.clamp_min(1e-10).log10()).tolist()
@@ -79,13 +80,8 @@ class TokenizerStage:
             figures["perceptual"] = sum(distance) / len(distance)
         return figures
 
-    def _quantise(self, latents: Tensor) -> tuple[Tensor, list[Tensor]]:
-        pyramid = ResidualPyramid(proportional_grids(self._schedule, latents.shape[-1]))
+    def _quantise(self, latents: Tensor, ratio: float) -> tuple[Tensor, list[Tensor]]:
+        size = (latents.shape[-2], latents.shape[-1])
+        pyramid = ResidualPyramid(grids_of_crop(self._model_config, ratio, size))
         residuals, codes = pyramid.decompose(latents, lambda r: bsq.quantise(r.detach()))
         return pyramid.compose(codes), residuals
-
-
-def proportional_grids(schedule: ScaleSchedule, side: int) -> tuple[tuple[int, int], ...]:
-    """Latent grids of a full window's schedule, scaled down to a crop of `side` latents."""
-    full = schedule.latents[-1][0]
-    return tuple((max(1, h * side // full), max(1, w * side // full)) for h, w in schedule.latents)

@@ -1,0 +1,100 @@
+"""Prior stage: the transformer learns what pictures look like, before it sees degraded ones.
+
+The pre-training that NSARM takes over from Infinity (arXiv 2412.04431): bitwise
+cross-entropy on the plain labels of all scales (NSARM Alg. 1), with bitwise self-correction.
+Nothing is known beforehand, so pictures of several aspect ratios can be learned.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor, nn
+
+from nsarm_cli.errors import ConfigError
+from nsarm_cli.models.core.generate import generate
+from nsarm_cli.models.core.pyramid import ResidualPyramid
+from nsarm_cli.models.core.schedule import ScaleSchedule
+from nsarm_cli.models.nsarm.codec import BitCodec
+from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.training.bits import BitPrediction
+from nsarm_cli.training.config import PriorConfig
+from nsarm_cli.training.data import Batch
+from nsarm_cli.training.grid import write_grid
+from nsarm_cli.training.losses import bit_cross_entropy
+from nsarm_cli.training.stage2 import condition_of
+from nsarm_cli.training.templates import crop_size, template
+
+
+class Prior:
+    """Trains the transformer and its condition on high-resolution pictures alone.
+
+    Args:
+        model: with a trained autoencoder.
+        config: self-correction, resize and weights of tokens.
+    """
+
+    def __init__(self, model: NsarmModel, config: PriorConfig) -> None:
+        self.module = model
+        self.trained = nn.ModuleDict(
+            {"transformer": model.transformer, "conditioner": model.conditioner}
+        )
+        self._model = model
+        self._seed = config.seed
+        self._bits = BitPrediction(model, config, 0)
+
+    def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cross-entropy of all scales' bits; flips are drawn from seed and step."""
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
+        logits, labels, schedule = self._predict(batch, generator)
+        figures = self._bits.figures(logits, labels, schedule)
+        return self._bits.loss(logits, labels, schedule), figures
+
+    def validate(self, batches: Iterable[Batch], pictures: Path) -> dict[str, float]:
+        """Cross-entropy and accuracy per scale without flips; shows pictures drawn from nothing."""
+        figures: dict[str, list[float]] = {}
+        shown: list[Tensor] = []
+        for batch in batches:
+            logits, labels, schedule = self._predict(batch, None)
+            values = self._bits.figures(logits, labels, schedule)
+            values["loss"] = bit_cross_entropy(logits, labels).mean()
+            for name, value in values.items():
+                figures.setdefault(name, []).append(float(value))
+            shown = shown or [batch.hr, self._sample(len(batch.hr), schedule)]
+        write_grid(shown, pictures)
+        return {name: sum(values) / len(values) for name, values in figures.items()}
+
+    def _predict(
+        self, batch: Batch, generator: Generator | None
+    ) -> tuple[Tensor, Tensor, ScaleSchedule]:
+        config = self._model.config
+        window = crop_size(config, batch.ratio, config.window * config.scale)
+        if tuple(batch.hr.shape[-2:]) != window:
+            raise ConfigError(
+                f"a crop is {batch.hr.shape[-2]} x {batch.hr.shape[-1]} but a picture of ratio "
+                f"{batch.ratio:g} of {config.name} is {window[0]} x {window[1]} pixels; "
+                f"set crop = {config.window * config.scale}"
+            )
+        schedule = template(config, batch.ratio)
+        with torch.no_grad():
+            target = self._model.autoencoder.encode(batch.hr).float()
+            forced = self._bits.teach(target, [], schedule, generator)
+        condition = condition_of(self._model, len(batch.hr))
+        return *self._bits.predict(forced, schedule, condition), schedule
+
+    @torch.no_grad()
+    def _sample(self, count: int, schedule: ScaleSchedule) -> Tensor:
+        config, transformer = self._model.config, self._model.transformer
+        device = transformer.start.device
+        feature = generate(
+            transformer,
+            schedule,
+            ResidualPyramid(schedule.latents),
+            BitCodec(config.autoencoder.channels, config.patch),
+            known=[],
+            condition=transformer.prepare(condition_of(self._model, count)),
+            rope=transformer.rope(schedule, device),
+            generators=[torch.Generator().manual_seed(i) for i in range(count)],
+            sampling=config.sampling,
+        )
+        return self._model.decode(feature)

@@ -1,0 +1,39 @@
+"""The model that a run starts from: a preset or a folder, with parts of other folders."""
+
+from pathlib import Path
+
+import torch
+
+from nsarm_cli.errors import ConfigError
+from nsarm_cli.models.nsarm.config import PRESETS
+from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.training.config import RunConfig
+from nsarm_cli.training.initialise import initialise
+from nsarm_cli.weights.folder import load_model
+from nsarm_cli.weights.parts import load_part
+
+
+def starting_model(config: RunConfig) -> NsarmModel:
+    """A preset with fresh weights or the model of a folder, then the parts that others give.
+
+    Raises:
+        ConfigError: `model` is neither.
+        WeightsError: a folder's weights cannot be loaded or are of another shape.
+    """
+    torch.manual_seed(config.seed)
+    if config.model in PRESETS:
+        model = initialise(NsarmModel(PRESETS[config.model]))
+    elif Path(config.model).is_dir():
+        model = load_model(Path(config.model))
+    else:
+        raise ConfigError(
+            f"{config.model}: neither a model folder nor one of the presets {', '.join(PRESETS)}"
+        )
+    if config.autoencoder_from:
+        load_part(model.autoencoder, Path(config.autoencoder_from), "autoencoder")
+    if config.transformation_from:
+        load_part(model.transformation, Path(config.transformation_from), "transformation")
+    if config.transformer_from:
+        load_part(model.transformer, Path(config.transformer_from), "transformer")
+        load_part(model.conditioner, Path(config.transformer_from), "conditioner")
+    return model
