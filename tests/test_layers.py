@@ -21,7 +21,10 @@ MAY_IMPORT = {
     "models": ("", "torch einops"),
     "imaging": ("errors", "torch numpy PIL einops"),
     "degradation": ("errors", "torch numpy PIL einops"),
-    "weights": ("models errors", "torch safetensors huggingface_hub transformers"),
+    "weights": (
+        "models errors",
+        "torch safetensors huggingface_hub transformers httpx2 filelock platformdirs gdown",
+    ),
     "passes": ("models.interface imaging runtime errors", "torch"),
     "pipeline": ("models.interface passes imaging runtime errors", "torch PIL"),
     "training": (

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import PurePosixPath
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.models.nsarm.resolver import NsarmResolver
 from nsarm_cli.weights import families
+from nsarm_cli.weights.entries import FileEntry, ModelEntry
 from nsarm_cli.weights.families import load_resolver
 
 CPU = torch.device("cpu")
@@ -49,11 +51,16 @@ def test_a_loaded_model_is_for_inference_only(folder):
 
 
 def test_a_name_of_the_catalogue_is_the_folder_of_its_files(folder, monkeypatch):
-    class Entry:
-        files = (type("File", (), {"location": folder / "config.json"}),)
-
-    monkeypatch.setattr(families, "find_model", {"micro-name": Entry}.__getitem__)
+    path = PurePosixPath(folder / "config.json")
+    entry = ModelEntry("micro-name", "nsarm", (FileEntry("config", path),))
+    monkeypatch.setattr(families, "find_model", {"micro-name": entry}.__getitem__)
     assert load_resolver("micro-name", CPU, torch.float32).window == 16
+
+
+def test_a_known_model_that_is_not_here_is_an_error_that_says_where_to_look(monkeypatch, tmp_path):
+    monkeypatch.setenv("NSARM_HOME", str(tmp_path))
+    with pytest.raises(WeightsError, match=r"nsarm-8b is not ready .* nsarm weights list"):
+        load_resolver("nsarm-8b", CPU, torch.float32)
 
 
 def test_an_unknown_name_lists_the_known():

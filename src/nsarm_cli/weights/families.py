@@ -11,6 +11,7 @@ from nsarm_cli.models.nsarm.model import cast_for_inference
 from nsarm_cli.models.nsarm.resolver import NsarmResolver
 from nsarm_cli.weights.catalog import find_model
 from nsarm_cli.weights.folder import load_model
+from nsarm_cli.weights.store import Store
 
 
 def load_resolver(model: str, device: torch.device, dtype: torch.dtype) -> SuperResolver:
@@ -42,4 +43,10 @@ def _folder(model: str) -> Path:
         raise WeightsError(
             f"{model}: is not a folder; give a known model's name or a folder of nsarm train"
         )
-    return find_model(model).files[0].location.parent
+    folder = Store().runnable(find_model(model))
+    if folder is None:
+        raise WeightsError(
+            f"model {model} is not ready to run on this machine; "
+            "nsarm weights list shows what is missing"
+        )
+    return folder
