@@ -26,7 +26,7 @@ def test_latents_split_into_the_recorded_bits_and_sums(golden, name, file, key, 
         assert torch.equal(bsq.latents_to_bits(residual), bits[:, 0].permute(0, 3, 1, 2))
     feature = None
     for k in range(1, scales):
-        feature = pyramid.add(feature, codes[k - 1])
+        feature = pyramid.add(feature, codes[k - 1], k - 1)
         scale_input = pyramid.next_input(feature, k)
         assert recorded.difference(f"{name}.var_input.{k}", scale_input) < TOLERANCE
     assert recorded.difference(f"{name}.quantized", pyramid.compose(codes)) < TOLERANCE

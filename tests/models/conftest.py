@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -68,9 +69,11 @@ def make_model() -> Callable[..., NsarmModel]:
 def make_transformer() -> Callable[..., NextScaleTransformer]:
     """Make a transformer of three blocks whose tokens are 24 bits."""
 
-    def make(*, cross: bool = False, scales: int = 5, seed: int = 0) -> NextScaleTransformer:
-        config = TransformerConfig(64, 3, 2, 24, 48, scales=scales, cross=cross)
-        return randomise(NextScaleTransformer(config), seed)
+    def make(
+        *, cross: bool = False, scales: int = 5, prefix: int = 0, seed: int = 0, **parts: Any
+    ) -> NextScaleTransformer:
+        config = TransformerConfig(64, 3, 2, 24, 48, scales=scales, cross=cross, prefix=prefix)
+        return randomise(NextScaleTransformer(config, **parts), seed)
 
     return make
 

@@ -5,7 +5,7 @@ import math
 from torch import nn
 
 from nsarm_cli.models.core.attention import CrossAttention, SelfAttention
-from nsarm_cli.models.core.block import FeedForward, SharedModulation
+from nsarm_cli.models.core.block import FeedForward, Modulation, SharedModulation
 from nsarm_cli.models.nsarm.conditioner import ConstantConditioner
 from nsarm_cli.models.nsarm.model import NsarmModel
 
@@ -32,10 +32,11 @@ def initialise(model: NsarmModel) -> NsarmModel:
             module.out.weight.data.mul_(shrink)
         elif isinstance(module, FeedForward):
             module.down.weight.data.mul_(shrink)
+        elif isinstance(module, Modulation):
+            module.weight.data.mul_(1e-3)
         elif isinstance(module, SharedModulation):
             nn.init.trunc_normal_(module.offset, std=1 / math.sqrt(width))
             module.offset.data[:, :, :2] += 1.0
-    transformer.signal.weight.data.mul_(1e-3)
     transformer.head.modulation.weight.data.mul_(1e-3)
     transformer.head.out.weight.data.mul_(0.02)
     if isinstance(model.conditioner, ConstantConditioner):

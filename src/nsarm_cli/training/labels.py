@@ -82,7 +82,7 @@ def modified_labels(
         codes = bsq.bits_to_codes(bits if flip is None else bits ^ flip)
         if feature is not None:
             inputs.append(bsq.to_tokens(next_input(feature, grid), patch))
-        feature = pyramid.add(feature, codes)
+        feature = pyramid.add(feature, codes, k)
     if feature is None:
         raise ValueError("a pyramid has at least one scale")
     return TeacherForcing(inputs, labels, feature)

@@ -86,7 +86,7 @@ class Prior:
     def _sample(self, count: int, schedule: ScaleSchedule) -> Tensor:
         config, transformer = self._model.config, self._model.transformer
         device = transformer.start.device
-        feature = generate(
+        generated = generate(
             transformer,
             schedule,
             ResidualPyramid(schedule.latents),
@@ -97,4 +97,4 @@ class Prior:
             generators=[torch.Generator().manual_seed(i) for i in range(count)],
             sampling=config.sampling,
         )
-        return self._model.decode(feature)
+        return self._model.decode(generated.feature)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nsarm_cli.models.core.generate import generate
+from nsarm_cli.models.core.generate import Guidance, generate
 from nsarm_cli.models.core.pyramid import ResidualPyramid
 from nsarm_cli.models.core.schedule import ScaleSchedule
 from nsarm_cli.models.core.transformer import Condition
@@ -39,6 +39,7 @@ def codes_of_scales(schedule: ScaleSchedule, batch: int, scales: int) -> list[Te
 
 
 def run(transformer, schedule, condition, seeds, known=(), sampling=None, **kwargs) -> Tensor:
+    sampling = sampling or Sampling()
     return generate(
         transformer,
         schedule,
@@ -48,9 +49,10 @@ def run(transformer, schedule, condition, seeds, known=(), sampling=None, **kwar
         condition=transformer.prepare(condition),
         rope=transformer.rope(schedule, CPU),
         generators=generators(*seeds),
-        sampling=sampling or Sampling(),
+        sampling=sampling,
+        guidance=Guidance.of(sampling, len(schedule)),
         **kwargs,
-    )
+    ).feature
 
 
 def run_slowly(transformer, schedule, condition, seed, known, sampling) -> Tensor:

@@ -3,8 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from nsarm_cli.models.core.attention import block_causal_attention
+from nsarm_cli.models.core.block import Modulation
 from nsarm_cli.models.core.schedule import ScaleSchedule
 from nsarm_cli.models.core.transformer import Condition
 from nsarm_cli.models.nsarm.schedules import schedule_for
@@ -49,6 +51,33 @@ def test_prefill_then_steps_give_what_all_scales_at_once_give(
         assert cache.length == schedule.total
         logits = transformer.logits(torch.cat(hidden, dim=1), prepared)
         torch.testing.assert_close(logits, at_once, atol=TOLERANCE, rtol=0)
+
+
+def test_a_prefix_of_the_condition_belongs_to_the_first_scale(make_transformer, make_inputs):
+    """With a prefix and a modulation of each block's own, as VARSR has them."""
+    schedule = ScaleSchedule(((1, 1), (2, 3), (4, 5)), 1, (8, 8), prefix=(4, 5))
+    assert schedule.lengths == (21, 6, 20)
+    transformer = make_transformer(scales=3, prefix=20, signal=nn.Identity, modulation=Modulation)
+    generator = torch.Generator().manual_seed(0)
+    pooled = torch.randn(2, 64, generator=generator)
+    condition = Condition(pooled, prefix=torch.randn(2, 20, 64, generator=generator))
+    inputs = make_inputs(schedule)
+    at_once = transformer(inputs, schedule, condition)
+    assert at_once.shape[1] == 27
+
+    prepared, rope = transformer.prepare(condition), transformer.rope(schedule, CPU)
+    cache = transformer.allocate_cache(2, schedule)
+    hidden = [transformer.hidden([], 0, schedule, rope, prepared, cache=cache)[:, 20:]]
+    for k in (1, 2):
+        step = transformer.hidden([inputs[k - 1]], k, schedule, rope, prepared, cache=cache)
+        hidden.append(step)
+    logits = transformer.logits(torch.cat(hidden, dim=1), prepared)
+    torch.testing.assert_close(logits, at_once, atol=TOLERANCE, rtol=0)
+
+    other = Condition(pooled, prefix=-condition.prefix)
+    assert (transformer(inputs, schedule, other) - at_once).abs().amax(-1).min() > 1e-3
+    swapped = Condition(pooled.flip(0), prefix=condition.prefix)
+    assert (transformer(inputs, schedule, swapped) - at_once).abs().amax(-1).min() > 1e-3
 
 
 def test_several_scales_can_follow_a_filled_cache_in_one_call(

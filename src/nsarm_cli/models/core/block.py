@@ -11,11 +11,25 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from nsarm_cli.models.core.attention import CrossAttention, KeyValueCache, SelfAttention, project
 
 EPS = 1e-6
+
+
+class Modulation(nn.Linear):
+    """Gates, scales and shifts of a pooled condition, for one block or for all (DiT, PixArt)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 6 * width)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """Return "b 1 6 c", float32, of "b c"."""
+        active = F.silu(pooled).to(self.weight.dtype)
+        made = F.linear(active, self.weight, self.bias).float()
+        return rearrange(made, "b (six c) -> b 1 six c", six=6)
 
 
 class SharedModulation(nn.Module):

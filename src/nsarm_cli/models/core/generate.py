@@ -94,6 +94,22 @@ class Guidance:
         return mix
 
 
+@dataclass(frozen=True)
+class Generated:
+    """What the loop over scales leaves behind.
+
+    Attributes:
+        feature: sum of all codes, "b c h w" at full size.
+        symbols: drawn at the last scale, "b l ..."; None when all scales were known.
+        hidden: the transformer's output for them, "b l width", or "2b l width" when guided,
+            with the unconditional half last; None with `symbols`.
+    """
+
+    feature: Tensor
+    symbols: Tensor | None
+    hidden: Tensor | None
+
+
 def generate(
     transformer: NextScaleTransformer,
     schedule: ScaleSchedule,
@@ -105,9 +121,10 @@ def generate(
     rope: Tensor,
     generators: Sequence[Generator],
     sampling: Sampling,
+    guidance: Guidance | None = None,
     on_scale: OnScale | None = None,
     trace: Trace | None = None,
-) -> Tensor:
+) -> Generated:
     """Sample the scales that are not known and sum all codes.
 
     Args:
@@ -119,18 +136,20 @@ def generate(
         condition: for a batch of b, or of 2b with the unconditional half last when guided.
         rope: table of all scales.
         generators: one per window.
-        sampling: temperature, top-p, guidance.
+        sampling: temperature, top-p.
+        guidance: weights of the conditional branch, or None for one branch.
         on_scale: progress, called once for the prefill and once per sampled scale.
         trace: receives "logits.k", the symbols drawn and "feature", of the first window.
 
     Returns:
-        Sum of all codes, "b c h w" at full size.
+        The sum of all codes, and what the last scale is made of.
     """
-    guidance = Guidance.of(sampling, len(schedule))
     scales, prefilled, depth = len(schedule), len(known), transformer.config.depth
     branches = 1 if guidance is None else 2
     passes = scales - prefilled + bool(prefilled)
     cache = transformer.allocate_cache(branches * len(generators), schedule)
+    symbols: Tensor | None = None
+    hidden: Tensor | None = None
 
     def run(first: int, inputs: Sequence[Tensor], count: int) -> Tensor:
         lengths = schedule.lengths[first : first + count]
@@ -144,7 +163,7 @@ def generate(
     inputs: list[Tensor] = []
     for k, codes in enumerate(known):
         codec.skip(schedule.lengths[k], generators)
-        feature = pyramid.add(feature, codes)
+        feature = pyramid.add(feature, codes, k)
         if k + 1 < prefilled:
             inputs.append(codec.to_tokens(pyramid.next_input(feature, k + 1)))
     if known and prefilled < scales:
@@ -153,18 +172,20 @@ def generate(
             on_scale(1, passes)
     for k in range(prefilled, scales):
         tokens = [] if feature is None else [codec.to_tokens(pyramid.next_input(feature, k))]
-        logits = transformer.logits(run(k, tokens, 1), condition)
+        # Of a prefix nothing is predicted, so its tokens need no head.
+        hidden = run(k, tokens, 1)[:, schedule.prefix_length if k == 0 else 0 :]
+        logits = transformer.logits(hidden, condition)
         if guidance is not None:
             logits = guidance.mix(logits, k) if guidance.layer == 0 else logits.chunk(2)[0]
         symbols = codec.draw(logits, sampling, generators)
         if trace is not None:
             trace[f"logits.{k}"] = logits[:1].cpu()
             trace[f"{codec.symbols}.{k}"] = symbols[:1].cpu()
-        feature = pyramid.add(feature, codec.to_codes(symbols, schedule.latents[k]))
+        feature = pyramid.add(feature, codec.to_codes(symbols, schedule.latents[k]), k)
         if on_scale is not None:
             on_scale(k - prefilled + 1 + bool(prefilled), passes)
     if feature is None:
         raise ValueError("a schedule has at least one scale")
     if trace is not None:
         trace["feature"] = feature[:1].cpu()
-    return feature
+    return Generated(feature, symbols, hidden)

@@ -16,6 +16,8 @@ from torch import Tensor
 from nsarm_cli.models.core.schedule import Grid
 
 Resize = Callable[[Tensor, Grid], Tensor]
+Enlarge = Callable[[Tensor, Grid, int], Tensor]
+"""Codes "b c h_k w_k", the full size and k, to "b c h w"."""
 Quantise = Callable[[Tensor], Tensor]
 """Residual "b c h w" to codes "b c h w" (not straight-through)."""
 
@@ -35,18 +37,23 @@ def bilinear(x: Tensor, size: Grid) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=False)
 
 
+def enlarge_bilinear(codes: Tensor, size: Grid, k: int) -> Tensor:
+    """Resize codes linearly, alike at every scale."""
+    return bilinear(codes, size)
+
+
 @dataclass(frozen=True)
 class ResidualPyramid:
     """Splits a feature map into per-scale codes and sums them up again.
 
     Attributes:
         grids: (height, width) of each scale in latents; the last is the full size.
-        enlarge: brings codes of one scale to the full size.
+        enlarge: brings codes of one scale to the full size, in a way that may depend on it.
         shrink: brings a residual, or the running sum, to one scale.
     """
 
     grids: tuple[Grid, ...]
-    enlarge: Resize = bilinear
+    enlarge: Enlarge = enlarge_bilinear
     shrink: Resize = area
 
     @property
@@ -59,9 +66,9 @@ class ResidualPyramid:
         left = target if feature is None else target - feature
         return self.shrink(left, self.grids[k])
 
-    def add(self, feature: Tensor | None, codes: Tensor) -> Tensor:
-        """The running sum with the codes of one more scale, at full size."""
-        enlarged = self.enlarge(codes, self.size)
+    def add(self, feature: Tensor | None, codes: Tensor, k: int) -> Tensor:
+        """The running sum with the codes of scale `k`, at full size."""
+        enlarged = self.enlarge(codes, self.size, k)
         return enlarged if feature is None else feature + enlarged
 
     def next_input(self, feature: Tensor, k: int) -> Tensor:
@@ -76,14 +83,14 @@ class ResidualPyramid:
         for k in range(len(self.grids)):
             residuals.append(self.residual(target, feature, k))
             codes.append(quantise(residuals[-1]))
-            feature = self.add(feature, codes[-1])
+            feature = self.add(feature, codes[-1], k)
         return residuals, codes
 
     def compose(self, codes: Sequence[Tensor]) -> Tensor:
-        """Sum of the codes of the scales given, at full size."""
+        """Sum of the codes of the first scales, at full size."""
         feature: Tensor | None = None
-        for scale_codes in codes:
-            feature = self.add(feature, scale_codes)
+        for k, scale_codes in enumerate(codes):
+            feature = self.add(feature, scale_codes, k)
         if feature is None:
             raise ValueError("compose needs the codes of at least one scale")
         return feature
@@ -105,5 +112,5 @@ def leading_residuals(target: Tensor, grids: Sequence[Grid], quantise: Quantise)
     feature: Tensor | None = None
     for k in range(len(grids)):
         residuals.append(pyramid.residual(target, feature, k))
-        feature = pyramid.add(feature, quantise(residuals[-1]))
+        feature = pyramid.add(feature, quantise(residuals[-1]), k)
     return residuals

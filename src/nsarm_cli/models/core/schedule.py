@@ -4,6 +4,7 @@ A scale is a (height, width) grid of tokens; one token covers `patch` x `patch`
 latents. Plain Python, no tensors.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -21,11 +22,14 @@ class ScaleSchedule:
         patch: latents per token and side (2 in NSARM-8B, VAR arXiv 2404.02905 has 1).
         position_grid: the grid that rotary positions are normalised to; usually the last
             scale's, but a truncated schedule keeps the full schedule's.
+        prefix: (height, width) of the condition's tokens, which come before the first scale
+            and belong to it; None where the condition has none.
     """
 
     tokens: tuple[Grid, ...]
     patch: int
     position_grid: Grid
+    prefix: Grid | None = None
 
     def __post_init__(self) -> None:
         if not self.tokens:
@@ -47,9 +51,15 @@ class ScaleSchedule:
         return tuple((h * self.patch, w * self.patch) for h, w in self.tokens)
 
     @property
+    def prefix_length(self) -> int:
+        """Tokens of the condition before the first scale."""
+        return 0 if self.prefix is None else self.prefix[0] * self.prefix[1]
+
+    @property
     def lengths(self) -> tuple[int, ...]:
-        """Tokens in each scale."""
-        return tuple(h * w for h, w in self.tokens)
+        """Tokens that the transformer sees as each scale; the first has the prefix too."""
+        first, *others = (h * w for h, w in self.tokens)
+        return (self.prefix_length + first, *others)
 
     @property
     def offsets(self) -> tuple[int, ...]:
@@ -58,9 +68,9 @@ class ScaleSchedule:
 
     @property
     def total(self) -> int:
-        """Tokens of all scales together."""
+        """Tokens of all scales together, and of the prefix."""
         return sum(self.lengths)
 
     def truncated(self, scales: int) -> "ScaleSchedule":
         """The first `scales` scales, with positions still on the full grid."""
-        return ScaleSchedule(self.tokens[:scales], self.patch, self.position_grid)
+        return dataclasses.replace(self, tokens=self.tokens[:scales])

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor, nn
 
 from nsarm_cli.models.core.attention import CrossAttention, KeyValueCache, SelfAttention, project
@@ -20,6 +19,7 @@ from nsarm_cli.models.core.block import (
     Block,
     BlockContext,
     FeedForward,
+    Modulation,
     SharedModulation,
     modulate,
 )
@@ -43,6 +43,7 @@ class TransformerConfig:
         scales: rows of the scale embedding.
         cross: whether blocks attend to context tokens.
         mlp_ratio: hidden width of the feed-forward relative to c.
+        prefix: tokens of the condition before the start token.
     """
 
     width: int
@@ -53,6 +54,7 @@ class TransformerConfig:
     scales: int
     cross: bool
     mlp_ratio: float = 4.0
+    prefix: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,11 +65,13 @@ class Condition:
         pooled: "b c", the start token and the source of all modulation.
         context: "b m c" tokens for cross-attention, or None.
         mask: "b m", true where a context token exists; None when all do.
+        prefix: "b p c" tokens before the start token, which belong to scale 0; None without.
     """
 
     pooled: Tensor
     context: Tensor | None = None
     mask: Tensor | None = None
+    prefix: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -116,19 +120,34 @@ class AdaptiveHead(nn.Module):
 
 
 class NextScaleTransformer(nn.Module):
-    """Predicts the tokens of each scale from all coarser scales."""
+    """Predicts the tokens of each scale from all coarser scales.
 
-    def __init__(self, config: TransformerConfig) -> None:
+    Args:
+        config: the shape.
+        signal: makes, for a width, what turns the pooled condition into the blocks' signal.
+        modulation: makes, for a width, a block's part, which turns the signal into "b 1 6 c".
+        settle: what becomes of a position on the common grid; see `rope_table`.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        *,
+        signal: Callable[[int], nn.Module] = Modulation,
+        modulation: Callable[[int], nn.Module] = SharedModulation,
+        settle: Callable[[Tensor], Tensor] = torch.round,
+    ) -> None:
         super().__init__()
         self.config = config
+        self._settle = settle
         width, heads = config.width, config.heads
         self.word_embedding = nn.Linear(config.inputs, width)
         self.scale_embedding = nn.Embedding(config.scales, width)
-        self.start = nn.Parameter(torch.zeros(1, 1, width))
-        self.signal = nn.Linear(width, 6 * width)
+        self.start = nn.Parameter(torch.zeros(1, config.prefix + 1, width))
+        self.signal = signal(width)
         self.blocks = nn.ModuleList(
             Block(
-                SharedModulation(width),
+                modulation(width),
                 SelfAttention(width, heads),
                 CrossAttention(width, heads) if config.cross else None,
                 FeedForward(width, config.mlp_ratio),
@@ -139,25 +158,29 @@ class NextScaleTransformer(nn.Module):
         self.head = AdaptiveHead(width, config.outputs)
 
     def prepare(self, condition: Condition) -> PreparedCondition:
-        """Compute start token, modulation and text keys once per picture."""
+        """Compute start tokens, modulation and text keys once per picture."""
         pooled = condition.pooled.float()
-        signal = project(self.signal, F.silu(pooled)).float()
-        signal = rearrange(signal, "b (six c) -> b 1 six c", six=6)
+        signal = self.signal(pooled)
         text = None
         if condition.context is not None:
             text = tuple(b.cross.keys_values(condition.context) for b in self.blocks)  # type: ignore[operator, union-attr]
         mask = None if condition.mask is None else condition.mask[:, None, None, :]
         scale, shift = self.head.scale_shift(pooled)
-        start = pooled[:, None] + self.start.float()
+        start = pooled[:, None]
+        if condition.prefix is not None:
+            start = torch.cat([condition.prefix.float(), start], dim=1)
+        start = start + self.start.float()
         return PreparedCondition(start, signal, scale, shift, text, mask)
 
     def rope(self, schedule: ScaleSchedule, device: torch.device) -> Tensor:
-        """Rotary table "2 l (e/2)" of all scales of a schedule."""
+        """Rotary table "2 l (e/2)" of the prefix and all scales of a schedule."""
         head_width = self.config.width // self.config.heads
-        return rope_table(schedule.tokens, head_width, schedule.position_grid).to(device)
+        prefix = [] if schedule.prefix is None else [schedule.prefix]
+        grids = [*prefix, *schedule.tokens]
+        return rope_table(grids, head_width, schedule.position_grid, self._settle).to(device)
 
     def allocate_cache(self, batch: int, schedule: ScaleSchedule) -> KeyValueCache:
-        """An empty cache for all tokens but the last scale's successor's."""
+        """An empty cache for the prefix and all scales."""
         weight = self.word_embedding.weight
         linear = self.blocks[0].attention.qkv.weight  # type: ignore[union-attr]
         heads = self.config.heads
@@ -187,7 +210,7 @@ class NextScaleTransformer(nn.Module):
 
         Args:
             inputs: "b l_k t" for each scale from `first` on; scale 0 has none, its place
-                is taken by the start token, so with `first` 0 the list begins at scale 1.
+                is taken by prefix and start token, so with `first` 0 the list begins at scale 1.
             first: index of the first scale.
             schedule: grids of all scales.
             rope: of all scales.
@@ -231,4 +254,4 @@ class NextScaleTransformer(nn.Module):
         prepared = self.prepare(condition)
         device = condition.pooled.device
         hidden = self.hidden(inputs, 0, schedule, self.rope(schedule, device), prepared)
-        return self.logits(hidden, prepared)
+        return self.logits(hidden[:, schedule.prefix_length :], prepared)

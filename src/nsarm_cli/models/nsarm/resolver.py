@@ -129,9 +129,10 @@ class NsarmResolver:
             rope=transformer.rope(self._schedule, lr.device),
             generators=generators,
             sampling=sampling,
+            guidance=Guidance.of(sampling, len(self._schedule)),
             on_scale=on_scale,
             trace=trace,
-        )
+        ).feature
 
     def _condition(self, batch: int, sampling: Sampling) -> PreparedCondition:
         """The condition that all windows share, made once.
