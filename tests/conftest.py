@@ -95,3 +95,24 @@ def run_cli(monkeypatch, capsys, resolver) -> Callable[..., Result]:
         return Result(code, *capsys.readouterr())
 
     return run
+
+
+WORDS = ["a", "the", "dog", "cat", "red", "high", "quality", "image", "with", "rich", "blurry"]
+
+
+@pytest.fixture(scope="session")
+def text_encoder_folder(tmp_path_factory) -> Path:
+    """A T5 encoder of random weights with a tokenizer of a few words and letters, width 256."""
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    folder = tmp_path_factory.mktemp("t5")
+    pieces = [f"\u2581{word}" for word in WORDS] + list("\u2581abcdefghijklmnopqrstuvwxyz.,")
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((p, -5.0) for p in pieces)]
+    T5Tokenizer(vocab=vocabulary, extra_ids=0).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=64, d_model=256, d_kv=16, d_ff=96, num_layers=3, num_heads=4,
+        feed_forward_proj="gated-gelu", initializer_factor=1.0,
+    )  # fmt: skip
+    T5EncoderModel(config).save_pretrained(folder)
+    return folder

@@ -21,8 +21,9 @@ MAY_IMPORT = {
     "models": ("", "torch einops"),
     "imaging": ("errors", "torch numpy PIL einops"),
     "degradation": ("errors", "torch numpy PIL einops"),
+    "text": ("errors", "torch safetensors transformers"),
     "weights": (
-        "models errors",
+        "models text errors",
         "torch safetensors huggingface_hub transformers httpx2 filelock platformdirs gdown",
     ),
     "passes": ("models.interface imaging runtime errors", "torch"),
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     ),
     "benchmark": ("models runtime errors", "torch"),
     "cli": (
-        "models weights pipeline imaging degradation training benchmark runtime errors",
+        "models text weights pipeline imaging degradation training benchmark runtime errors",
         "torch numpy PIL safetensors typer rich",
     ),
     "__init__": ("models.interface pipeline errors", ""),  # the public names

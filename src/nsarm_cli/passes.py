@@ -19,7 +19,7 @@ from nsarm_cli.errors import DeviceError
 from nsarm_cli.imaging.color import match_color
 from nsarm_cli.imaging.rows import RowReader, Rows
 from nsarm_cli.imaging.tiles import RowBlender, Window, cut, pad_to_window, plan
-from nsarm_cli.models.interface import OnScale, Sampling, SuperResolver, Trace
+from nsarm_cli.models.interface import OnScale, Sampling, SuperResolver, TakesText, Text, Trace
 from nsarm_cli.runtime import window_generator
 
 
@@ -35,6 +35,7 @@ class PassSettings:
         seed: the user's.
         sampling: temperature, top-p, guidance.
         color: a name of `imaging.color.METHODS`.
+        text: prompts of the picture; None keeps those that the model has.
         first_window: number of the first window; window i draws from
             `runtime.window_generator(seed, first_window + i)`, so that two passes over one
             picture draw apart.
@@ -45,6 +46,7 @@ class PassSettings:
     seed: int
     sampling: Sampling
     color: str
+    text: Text | None = None
     first_window: int = 0
     on_windows: Callable[[float], None] = _ignore
     trace: Trace | None = None
@@ -99,13 +101,14 @@ class PixelPass:
     def _strips(self, lr: Rows, settings: PassSettings) -> Iterator[Tensor]:
         windows = plan(lr.height, lr.width, self._resolver.window, self._resolver.overlap)
         blender = RowBlender(windows, lr.height, lr.width, self._resolver.scale)
+        resolver = under(self._resolver, settings.text)
         inputs: list[Tensor] = []
         for index, window_lr in enumerate(_cut_all(lr, windows)):
             inputs.append(window_lr)
             if len(inputs) < self._batch and index + 1 < len(windows):
                 continue
             first = index + 1 - len(inputs)
-            outputs = self._resolve(torch.stack(inputs), first, settings)
+            outputs = self._resolve(resolver, torch.stack(inputs), first, settings)
             for one, window_sr in zip(inputs, outputs, strict=True):
                 # One by one, since a sum over a batch may be rounded in another order.
                 rows = blender.add(match_color(window_sr[None], one[None], settings.color))
@@ -114,12 +117,14 @@ class PixelPass:
             settings.on_windows(index + 1)
             inputs = []
 
-    def _resolve(self, lr: Tensor, first: int, settings: PassSettings) -> Tensor:
+    def _resolve(
+        self, resolver: SuperResolver, lr: Tensor, first: int, settings: PassSettings
+    ) -> Tensor:
         """Enlarge windows, "b 3 window window" on the CPU; see `SuperResolver.resolve`."""
         start = settings.first_window + first
         try:
             with torch.inference_mode():
-                return self._resolver.resolve(
+                return resolver.resolve(
                     lr.to(self._device),
                     [window_generator(settings.seed, start + i) for i in range(len(lr))],
                     settings.sampling,
@@ -131,6 +136,19 @@ class PixelPass:
                 f"device {self._device} is out of memory with {len(lr)} windows at once; "
                 "take fewer with --batch, or --device cpu"
             ) from error
+
+
+def under(resolver: SuperResolver, text: Text | None) -> SuperResolver:
+    """The model under the prompts of a picture, or as it is when there are none.
+
+    Raises:
+        ValueError: there are, and the model takes no text.
+    """
+    if text is None:
+        return resolver
+    if not isinstance(resolver, TakesText):
+        raise ValueError("this model takes no text")  # noqa: TRY004  (a value, not a type)
+    return resolver.with_text(text)
 
 
 def _cut_all(lr: Rows, windows: list[Window]) -> Iterator[Tensor]:

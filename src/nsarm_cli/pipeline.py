@@ -7,9 +7,9 @@ result: memory holds a band of rows of each step, however high the picture is.
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Self
+from typing import Protocol, Self
 
 import torch
 from PIL import Image
@@ -19,8 +19,8 @@ from nsarm_cli.imaging.resample import resize_rows
 from nsarm_cli.imaging.rgb import to_rgb
 from nsarm_cli.imaging.rows import STRIP, Rows
 from nsarm_cli.imaging.tensors import to_image, to_tensor
-from nsarm_cli.models.interface import Sampling, SuperResolver, Trace
-from nsarm_cli.passes import Pass, PassSettings, PixelPass
+from nsarm_cli.models.interface import Sampling, SuperResolver, TakesText, Text, Trace
+from nsarm_cli.passes import Pass, PassSettings, PixelPass, under
 from nsarm_cli.runtime import choose_device, choose_dtype
 
 DEFAULT_MODEL = "nsarm-nano"
@@ -36,6 +36,14 @@ OnProgress = Callable[[float], None]
 """Called with the finished share of a picture, rising to 1."""
 
 
+class PromptEncoder(Protocol):
+    """Turns prompts into features; `text.encoder.TextEncoder` is one."""
+
+    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
+        """Features "m x" of each prompt: m tokens of width x."""
+        ...
+
+
 class Upscaler:
     """Enlarges pictures with one model on one device.
 
@@ -45,6 +53,7 @@ class Upscaler:
         batch: windows computed at once; by default 1 on a processor, where more is no faster,
             and 4 elsewhere. It does not change the result.
         one_pass: how a run of the model over a picture goes; by default a `PixelPass`.
+        load_encoder: loads what reads prompts; called when the first prompt is text.
 
     Raises:
         ValueError: the batch is not at least 1.
@@ -57,6 +66,7 @@ class Upscaler:
         *,
         batch: int | None = None,
         one_pass: Pass | None = None,
+        load_encoder: Callable[[], PromptEncoder] | None = None,
     ) -> None:
         if batch is None:
             batch = 1 if device.type == "cpu" else 4
@@ -64,6 +74,8 @@ class Upscaler:
             raise ValueError(f"batch must be at least 1, got {batch}")
         self._resolver = resolver
         self._pass = one_pass or PixelPass(resolver, device, batch)
+        self._load_encoder = load_encoder
+        self._encoder: PromptEncoder | None = None
 
     @classmethod
     def from_pretrained(
@@ -86,11 +98,21 @@ class Upscaler:
             WeightsError: no such model, or its files are missing or damaged.
             DeviceError: no such device or precision.
         """
-        from nsarm_cli.weights.families import load_resolver
+        from nsarm_cli.weights.families import load_resolver, load_text_encoder
 
         chosen, _ = choose_device(device)
         dtype, _ = choose_dtype(precision, chosen)
-        return cls(load_resolver(model, chosen, dtype), chosen, batch=batch)
+        return cls(
+            load_resolver(model, chosen, dtype),
+            chosen,
+            batch=batch,
+            load_encoder=lambda: load_text_encoder(model, chosen, dtype),
+        )
+
+    @property
+    def resolver(self) -> SuperResolver:
+        """The model."""
+        return self._resolver
 
     @property
     def scale(self) -> int:
@@ -118,6 +140,8 @@ class Upscaler:
         *,
         size: tuple[int, int] | None = None,
         seed: int = 0,
+        prompt: str | Tensor | None = None,
+        negative_prompt: str | Tensor | None = None,
         sampling: Sampling | None = None,
         color: str | None = None,
         on_progress: OnProgress | None = None,
@@ -129,6 +153,9 @@ class Upscaler:
             image: any size and mode; it is taken as RGB, transparent parts on white.
             size: see `rows`; so are the others.
             seed: the same seed gives the same picture whatever the batch.
+            prompt: what the picture shows, as text or as features from `encode`; by default the
+                prompt that the model was tuned for.
+            negative_prompt: what guidance pushes away from; without guidance it does nothing.
             sampling: temperature, top-p, guidance; by default the model's.
             color: a name of `imaging.color.METHODS`; by default the model's.
             on_progress: told of every scale of every batch.
@@ -139,12 +166,16 @@ class Upscaler:
 
         Raises:
             DeviceError: the device is out of memory.
-            ValueError: an unknown colour correction, or a size out of range.
+            WeightsError: a prompt is text, and the model's text encoder is missing or damaged.
+            ValueError: an unknown colour correction, a size out of range, or a prompt for a model
+                without text.
         """
         rows = self.rows(
             _rows_of(to_rgb(image)),
             size=size,
             seed=seed,
+            prompt=prompt,
+            negative_prompt=negative_prompt,
             sampling=sampling,
             color=color,
             on_progress=on_progress,
@@ -163,6 +194,8 @@ class Upscaler:
         *,
         size: tuple[int, int] | None = None,
         seed: int = 0,
+        prompt: str | Tensor | None = None,
+        negative_prompt: str | Tensor | None = None,
         sampling: Sampling | None = None,
         color: str | None = None,
         on_progress: OnProgress | None = None,
@@ -177,6 +210,9 @@ class Upscaler:
                 make too large or too small is resized with a Lanczos filter.
             seed: every window draws from `runtime.window_generator(seed, index)`, so the same
                 seed gives the same picture whatever the batch.
+            prompt: what the picture shows, as text or as features from `encode`; by default the
+                prompt that the model was tuned for.
+            negative_prompt: what guidance pushes away from; without guidance it does nothing.
             sampling: temperature, top-p, guidance; by default the model's.
             color: a name of `imaging.color.METHODS`; by default the model's.
             on_progress: told of every scale of every batch.
@@ -187,13 +223,19 @@ class Upscaler:
             goes wrong is raised there, as a `DeviceError` if the device is out of memory.
 
         Raises:
-            ValueError: an unknown colour correction, or a size out of range.
+            WeightsError: a prompt is text, and the model's text encoder is missing or damaged.
+            ValueError: an unknown colour correction, a size out of range, or a prompt for a model
+                without text.
         """
         steps = self.steps(lr.height, lr.width, size)
         total = sum(self._pass.windows(height, width) for height, width in steps[:-1])
         report, done = on_progress or (lambda _: None), 0
         settings = PassSettings(
-            seed, sampling or self.sampling, color or self._resolver.color, trace=trace
+            seed,
+            sampling or self.sampling,
+            color or self._resolver.color,
+            self._text(prompt, negative_prompt),
+            trace=trace,
         )
         rows = lr
         for (height, width), (next_height, next_width) in itertools.pairwise(steps):
@@ -203,6 +245,34 @@ class Upscaler:
             done += self._pass.windows(height, width)
             settings = replace(settings, trace=None)
         return rows
+
+    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
+        """Encode prompts, many at once, for `upscale`.
+
+        Returns:
+            For each prompt its features "m x", float32.
+
+        Raises:
+            WeightsError: the text encoder is missing or damaged.
+            ValueError: the model takes no text.
+        """
+        if self._load_encoder is None or not isinstance(self._resolver, TakesText):
+            raise ValueError("this model takes no text")
+        if self._encoder is None:
+            self._encoder = self._load_encoder()
+        return self._encoder.encode(prompts)
+
+    def _text(self, prompt: str | Tensor | None, negative: str | Tensor | None) -> Text | None:
+        """Encode what is not encoded yet; None when there are no prompts."""
+        if prompt is None and negative is None:
+            return None
+        texts = [text for text in (prompt, negative) if isinstance(text, str)]
+        encoded = iter(self.encode(texts) if texts else [])
+        text = Text(
+            *(next(encoded) if isinstance(text, str) else text for text in (prompt, negative))
+        )
+        under(self._resolver, text)  # refused here, not when the first rows are taken
+        return text
 
     def steps(
         self, height: int, width: int, size: tuple[int, int] | None = None

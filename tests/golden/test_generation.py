@@ -15,7 +15,7 @@ from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.bsq import latents_to_bits, quantise, to_tokens
 from nsarm_cli.models.nsarm.codec import BitCodec
 from nsarm_cli.models.nsarm.config import NSARM_TINY
-from nsarm_cli.models.nsarm.resolver import NsarmResolver
+from nsarm_cli.models.nsarm.resolver import NsarmTextResolver
 
 SCHEDULE = NSARM_TINY.schedule
 PRELIMINARY = 7
@@ -72,7 +72,7 @@ def test_a_run_is_the_recorded_one(
     tokens, logits = record
     trace: dict[str, Tensor] = {}
     generators = [torch.Generator().manual_seed(1)]
-    resolver = NsarmResolver(tiny, prompt)
+    resolver = NsarmTextResolver(tiny, prompt)
     feature = resolver.feature(pictures[:1], generators, run.sampling, trace=trace)
 
     for k, residual in enumerate(preliminary):

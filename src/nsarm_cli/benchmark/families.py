@@ -11,7 +11,7 @@ from nsarm_cli.errors import WeightsError
 from nsarm_cli.models.nsarm.config import PRESETS as NSARM_PRESETS
 from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel, cast_for_inference
-from nsarm_cli.models.nsarm.resolver import NsarmResolver
+from nsarm_cli.models.nsarm.resolver import NsarmResolver, NsarmTextResolver
 
 PROMPT_TOKENS = 64
 """Length of the made-up prompt; a one-sentence caption is shorter."""
@@ -88,7 +88,8 @@ def _nsarm(config: NsarmConfig, device: torch.device, dtype: torch.dtype) -> Sub
         *(Stage(f"scale {h}x{w}", tokens=length) for (h, w), length in scales),
         Stage("decode"),
     )
-    return Subject(NsarmResolver(model, prompt), model, stages)
+    resolver = NsarmResolver(model) if prompt is None else NsarmTextResolver(model, prompt)
+    return Subject(resolver, model, stages)
 
 
 def _randomise(model: nn.Module, prompt: Tensor | None, device: torch.device) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from nsarm_cli.cli import console
 from nsarm_cli.cli.outputs import Job
+from nsarm_cli.cli.prompts import Words
 from nsarm_cli.cli.trace import write_trace
 from nsarm_cli.errors import ImageError
 
@@ -28,6 +29,7 @@ class Settings:
         temperature: None for the model's; so are the next two.
         top_p: share of probability.
         color: a name of `imaging.color.METHODS`.
+        words: prompts of the pictures, and guidance.
         trace: where the first window's tensors go, or None.
         overwrite: outputs that exist may be replaced.
     """
@@ -36,6 +38,7 @@ class Settings:
     temperature: float | None
     top_p: float | None
     color: str | None
+    words: Words
     trace: Path | None
     overwrite: bool
 
@@ -45,7 +48,7 @@ class Settings:
             tuned = replace(tuned, temperature=self.temperature)
         if self.top_p is not None:
             tuned = replace(tuned, top_p=self.top_p)
-        return tuned
+        return self.words.guide(tuned)
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,9 @@ class Batch:
     @cached_property
     def upscaler(self) -> "Upscaler":
         """The model."""
-        return self.load()
+        upscaler = self.load()
+        self.settings.words.check(upscaler.resolver)
+        return upscaler
 
     def run(self, jobs: Sequence[Job]) -> int:
         """Make all pictures; print the path of each on stdout and a line about it on stderr.
@@ -112,6 +117,8 @@ class Batch:
         picture = self.upscaler.upscale(
             image,
             seed=settings.seed,
+            prompt=settings.words.prompt(job.source),
+            negative_prompt=settings.words.negative,
             sampling=sampling,
             color=settings.color,
             on_progress=on_progress,
@@ -121,6 +128,7 @@ class Batch:
         write_image(picture, job.target, overwrite=settings.overwrite)
         if settings.trace is not None and tensors is not None:
             facts = {"input": job.source.name, "seed": settings.seed, "sampling": sampling}
+            facts |= settings.words.facts(job.source)
             write_trace(tensors, settings.trace, facts, overwrite=settings.overwrite)
         size = f"{image.width}x{image.height}"
         return f"{job.source}: {size} -> {width}x{height} in {seconds:.1f} s"

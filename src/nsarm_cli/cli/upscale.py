@@ -1,17 +1,20 @@
 """`nsarm upscale`: photographs in, photographs four times as large out."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nsarm_cli.cli import console, options
+from nsarm_cli.cli import console, options, prompts
 from nsarm_cli.cli.batch import Batch, Settings
 from nsarm_cli.cli.outputs import plan_jobs
 from nsarm_cli.errors import ImageError
 
 if TYPE_CHECKING:
+    import torch
+
     from nsarm_cli.pipeline import Upscaler
 
 app = typer.Typer()
@@ -48,6 +51,12 @@ def upscale(
     seed: options.Seed = 0,
     temperature: options.Temperature = None,
     top_p: options.TopP = None,
+    prompt: prompts.Prompt = None,
+    prompt_file: prompts.PromptFile = None,
+    prompt_sidecar: prompts.PromptSidecar = False,
+    prompt_features: prompts.PromptFeatures = None,
+    negative_prompt: prompts.NegativePrompt = None,
+    cfg: prompts.Cfg = None,
     color: options.ColorOption = None,
     device: options.Device = "auto",
     precision: options.PrecisionOption = options.Precision.AUTO,
@@ -76,19 +85,37 @@ def upscale(
     others still finish; the exit code is then 3.
     """
     jobs = plan_jobs(inputs, out, trace, overwrite=overwrite)
-    load = _choose(model, device, precision, batch, threads)
-    settings = Settings(seed, temperature, top_p, color, trace, overwrite)
-    if Batch(load, settings).run(jobs):
+    chosen = _choose(model, device, precision, threads)
+    text = prompts.PromptOptions(
+        prompt, prompt_file, prompt_sidecar, prompt_features, negative_prompt, cfg
+    )
+    words = text.gather([job.source for job in jobs], chosen.name, chosen.device, chosen.dtype)
+    settings = Settings(seed, temperature, top_p, color, words, trace, overwrite)
+    if Batch(partial(chosen.load, batch), settings).run(jobs):
         raise typer.Exit(ImageError.exit_code)
 
 
-def _choose(
-    model: str | None, device: str, precision: str, batch: int | None, threads: int | None
-) -> "Callable[[], Upscaler]":
-    """Choose where and how to run, say so in one line, and return what loads the model."""
+@dataclass(frozen=True)
+class _Choice:
+    """Which model runs, where, and in which number format."""
+
+    name: str
+    device: "torch.device"
+    dtype: "torch.dtype"
+
+    def load(self, batch: int | None) -> "Upscaler":
+        """Load the model."""
+        from nsarm_cli.pipeline import Upscaler
+        from nsarm_cli.weights.families import load_resolver
+
+        return Upscaler(load_resolver(self.name, self.device, self.dtype), self.device, batch=batch)
+
+
+def _choose(model: str | None, device: str, precision: str, threads: int | None) -> _Choice:
+    """Choose where and how to run, and say so in one line."""
     import torch
 
-    from nsarm_cli.pipeline import DEFAULT_MODEL, Upscaler
+    from nsarm_cli.pipeline import DEFAULT_MODEL
     from nsarm_cli.runtime import choose_device, choose_dtype
 
     if threads is not None:
@@ -101,10 +128,4 @@ def _choose(
         f"model {name} ({why_model}), device {chosen} ({why_device}), "
         f"precision {str(dtype).removeprefix('torch.')} ({why_dtype})"
     )
-
-    def load() -> Upscaler:
-        from nsarm_cli.weights.families import load_resolver
-
-        return Upscaler(load_resolver(name, chosen, dtype), chosen, batch=batch)
-
-    return load
+    return _Choice(name, chosen, dtype)

@@ -1,11 +1,11 @@
 """What the pipeline may ask of any model family.
 
-Letters: b batch, h w pixels of a low-resolution window.
+Letters: b batch, h w pixels of a low-resolution window, m tokens of a prompt, x width of one.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Generator, Tensor
 
@@ -90,4 +90,42 @@ class SuperResolver(Protocol):
         Returns:
             "b 3 (scale window) (scale window)", float32 in [-1, 1].
         """
+        ...
+
+
+@runtime_checkable
+class TakesGuidance(SuperResolver, Protocol):
+    """A model with a second, unconditional branch that `Sampling.guidance` pushes away from."""
+
+    @property
+    def scales(self) -> int:
+        """Number of scales, which may each have a guidance weight of its own."""
+        ...
+
+
+@dataclass(frozen=True)
+class Text:
+    """Encoded prompts for a model that takes text.
+
+    Attributes:
+        prompt: features "m x"; None keeps the prompt that the model has.
+        negative: features "m x" of what guidance pushes away from; None keeps what the model
+            has, at first the unconditional caption that it learned.
+    """
+
+    prompt: Tensor | None = None
+    negative: Tensor | None = None
+
+
+@runtime_checkable
+class TakesText(TakesGuidance, Protocol):
+    """A model that a prompt can steer."""
+
+    @property
+    def text_width(self) -> int:
+        """x, the width of a prompt's features."""
+        ...
+
+    def with_text(self, text: Text) -> SuperResolver:
+        """The same model under other prompts."""
         ...

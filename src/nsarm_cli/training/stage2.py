@@ -15,7 +15,7 @@ from nsarm_cli.models.core.transformer import Condition
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.conditioner import ConstantConditioner
 from nsarm_cli.models.nsarm.model import NsarmModel
-from nsarm_cli.models.nsarm.resolver import NsarmResolver
+from nsarm_cli.models.nsarm.resolver import NsarmResolver, NsarmTextResolver
 from nsarm_cli.training.bits import BitPrediction
 from nsarm_cli.training.config import Stage2Config
 from nsarm_cli.training.data import Batch
@@ -89,4 +89,4 @@ def resolver_of(model: NsarmModel) -> NsarmResolver:
     """A resolver under the condition of `condition_of`."""
     if isinstance(model.conditioner, ConstantConditioner):
         return NsarmResolver(model)
-    return NsarmResolver(model, model.conditioner.unconditional.detach())
+    return NsarmTextResolver(model, model.conditioner.unconditional.detach())

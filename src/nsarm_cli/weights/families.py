@@ -6,12 +6,19 @@ import torch
 
 from nsarm_cli.errors import WeightsError
 from nsarm_cli.models.interface import SuperResolver
-from nsarm_cli.models.nsarm.conditioner import ConstantConditioner
 from nsarm_cli.models.nsarm.model import cast_for_inference
-from nsarm_cli.models.nsarm.resolver import NsarmResolver
+from nsarm_cli.models.nsarm.resolver import NsarmResolver, NsarmTextResolver
+from nsarm_cli.text.encoder import TextEncoder
+from nsarm_cli.text.features import read_features
 from nsarm_cli.weights.catalog import find_model
-from nsarm_cli.weights.folder import load_model
+from nsarm_cli.weights.folder import load_model, read_config
 from nsarm_cli.weights.store import Store
+
+PROMPT_FILE = "prompt.safetensors"
+"""In the folder of a model with text: features of the prompt that it runs under by default."""
+
+TEXT_ENCODER = "text_encoder"
+"""In the same folder: the folder of the text encoder and its tokenizer."""
 
 
 def load_resolver(model: str, device: torch.device, dtype: torch.dtype) -> SuperResolver:
@@ -27,12 +34,42 @@ def load_resolver(model: str, device: torch.device, dtype: torch.dtype) -> Super
     """
     folder = _folder(model)
     loaded = load_model(folder).requires_grad_(requires_grad=False).eval()
-    if not isinstance(loaded.conditioner, ConstantConditioner):
+    width = loaded.config.text_width
+    if width is None:
+        return NsarmResolver(cast_for_inference(loaded.to(device), dtype))
+    path = folder / PROMPT_FILE
+    if not path.is_file():
         raise WeightsError(
-            f"{folder}: this model needs the features of a prompt, which the folder lacks; "
-            "use a model without a text encoder"
+            f"{folder}: this model needs the features of a prompt, but {PROMPT_FILE} is missing; "
+            "convert the weights again"
         )
-    return NsarmResolver(cast_for_inference(loaded.to(device), dtype))
+    prompt = read_features(path, width)
+    return NsarmTextResolver(cast_for_inference(loaded.to(device), dtype), prompt)
+
+
+def text_width(model: str) -> int | None:
+    """Width of the prompt features that a model takes; None for a model without text.
+
+    Raises:
+        WeightsError: no such model, or its configuration is missing or damaged.
+    """
+    return read_config(_folder(model)).text_width
+
+
+def load_text_encoder(model: str, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+    """Load the text encoder that belongs to a model; see `TextEncoder.load`.
+
+    Raises:
+        WeightsError: the model has none, or its files are damaged.
+    """
+    folder = _folder(model)
+    encoder = TextEncoder.load(folder / TEXT_ENCODER, device, dtype)
+    if encoder.width != read_config(folder).text_width:
+        raise WeightsError(
+            f"{folder / TEXT_ENCODER}: is the text encoder of another model (its features have "
+            f"{encoder.width} numbers); put the one there that the weights were made with"
+        )
+    return encoder
 
 
 def _folder(model: str) -> Path:

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from nsarm_cli.models.interface import Sampling
+from nsarm_cli.models.interface import Sampling, TakesGuidance, TakesText, Text
 from nsarm_cli.models.nsarm.model import cast_for_inference
-from nsarm_cli.models.nsarm.resolver import NsarmResolver
+from nsarm_cli.models.nsarm.resolver import NsarmResolver, NsarmTextResolver
 
 SEEDS = (4, 5, 6)
 
@@ -22,7 +22,8 @@ def windows() -> torch.Tensor:
 @pytest.fixture(params=[False, True], ids=["constant", "text"])
 def resolver(request, make_model) -> NsarmResolver:
     prompt = torch.randn(5, 256, generator=torch.Generator().manual_seed(1))
-    return NsarmResolver(make_model(text=request.param), prompt if request.param else None)
+    model = make_model(text=request.param)
+    return NsarmTextResolver(model, prompt) if request.param else NsarmResolver(model)
 
 
 def test_a_window_becomes_a_picture_four_times_larger(resolver, windows):
@@ -90,7 +91,7 @@ def test_guidance_needs_text(make_model, windows):
 
 def test_guidance_changes_the_picture_of_a_model_with_text(make_model, windows):
     prompt = torch.randn(5, 256, generator=torch.Generator().manual_seed(1))
-    resolver = NsarmResolver(make_model(text=True), prompt)
+    resolver = NsarmTextResolver(make_model(text=True), prompt)
     plain, guided = (
         resolver.resolve(windows, generators(*SEEDS), Sampling(guidance=guidance))
         for guidance in (1, 3)
@@ -98,11 +99,56 @@ def test_guidance_changes_the_picture_of_a_model_with_text(make_model, windows):
     assert not torch.equal(plain, guided)
 
 
-@pytest.mark.parametrize("text", [False, True])
-def test_a_prompt_is_given_exactly_where_it_is_needed(make_model, text):
-    prompt = None if text else torch.zeros(5, 256)
-    with pytest.raises(ValueError, match="prompt is needed exactly where"):
-        NsarmResolver(make_model(text=text), prompt)
+def test_each_kind_of_model_has_its_resolver(make_model):
+    with pytest.raises(ValueError, match="takes text, so it needs a prompt"):
+        NsarmResolver(make_model(text=True))
+    with pytest.raises(ValueError, match="has no text, so it takes no prompt"):
+        NsarmTextResolver(make_model(), torch.zeros(5, 256))
+
+
+def test_only_a_model_with_text_says_that_it_takes_text_and_guidance(resolver):
+    has_text = isinstance(resolver, NsarmTextResolver)
+    assert isinstance(resolver, TakesText) is has_text
+    assert isinstance(resolver, TakesGuidance) is has_text
+
+
+def features(tokens: int, seed: int) -> torch.Tensor:
+    return torch.randn(tokens, 256, generator=torch.Generator().manual_seed(seed))
+
+
+def test_a_prompt_changes_the_picture_and_leaves_the_resolver_as_it_was(make_model, windows):
+    first = NsarmTextResolver(make_model(text=True), features(5, 1))
+    other = first.with_text(Text(features(3, 2)))
+    pictures = [
+        r.resolve(windows[:1], generators(0), Sampling(temperature=0))
+        for r in (first, other, other.with_text(Text(features(5, 1))), first)
+    ]
+    assert not torch.equal(pictures[0], pictures[1])
+    assert torch.equal(pictures[0], pictures[2])
+    assert torch.equal(pictures[0], pictures[3])
+
+
+def test_a_negative_prompt_acts_through_guidance_alone(make_model, windows):
+    plain = NsarmTextResolver(make_model(text=True), features(5, 1))
+    negative = plain.with_text(Text(negative=features(9, 3)))  # longer, so one branch is padded
+    for guidance, alike in ((1, True), (3, False)):
+        sampling = Sampling(temperature=0, guidance=guidance)
+        one, two = (r.resolve(windows[:1], generators(0), sampling) for r in (plain, negative))
+        assert torch.equal(one, two) is alike
+
+
+def test_a_negative_prompt_equal_to_the_prompt_makes_guidance_idle(make_model, windows):
+    resolver = NsarmTextResolver(make_model(text=True), features(5, 1), features(5, 1))
+    plain, guided = (
+        resolver.feature(windows[:1], generators(0), Sampling(temperature=0, guidance=guidance))
+        for guidance in (1, 3)
+    )
+    assert torch.equal(plain, guided)
+
+
+def test_features_of_another_width_are_refused(make_model):
+    with pytest.raises(ValueError, match=r"takes features of width 256, not \(5, 255\)"):
+        NsarmTextResolver(make_model(text=True), torch.zeros(5, 255))
 
 
 def test_every_window_needs_its_generator(resolver, windows):

@@ -1,4 +1,7 @@
-"""NSARM as a `SuperResolver`: a low-resolution window in, a picture four times larger out."""
+"""NSARM as a `SuperResolver`: a low-resolution window in, a picture four times larger out.
+
+Letters: b windows, h w pixels, m tokens of a prompt, x width of one.
+"""
 
 from collections.abc import Sequence
 
@@ -6,29 +9,25 @@ import torch
 from torch import Generator, Tensor
 
 from nsarm_cli.models.core.generate import Guidance, generate
-from nsarm_cli.models.core.transformer import PreparedCondition
-from nsarm_cli.models.interface import OnScale, Sampling, Trace
+from nsarm_cli.models.core.transformer import Condition, PreparedCondition
+from nsarm_cli.models.interface import OnScale, Sampling, Text, Trace
 from nsarm_cli.models.nsarm import bsq
 from nsarm_cli.models.nsarm.codec import BitCodec
-from nsarm_cli.models.nsarm.conditioner import ConstantConditioner
+from nsarm_cli.models.nsarm.conditioner import ConstantConditioner, TextConditioner
 from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel
 
 
 class NsarmResolver:
-    """Runs a model window by window.
+    """Runs a model without text window by window.
 
     Args:
         model: with weights, in inference mode.
-        prompt: features "m x" of the fixed prompt; needed by models with a text conditioner.
     """
 
-    def __init__(self, model: NsarmModel, prompt: Tensor | None = None) -> None:
-        constant = isinstance(model.conditioner, ConstantConditioner)
-        if constant is not (prompt is None):
-            raise ValueError("a prompt is needed exactly where the model conditions on text")
+    def __init__(self, model: NsarmModel) -> None:
+        self._check(model)
         self.model = model
-        self._prompt = prompt
         self._schedule = model.config.schedule
         self._pyramid = model.pyramid
         self._codec = BitCodec(model.config.autoencoder.channels, model.config.patch)
@@ -141,18 +140,73 @@ class NsarmResolver:
         so making it once is also what keeps a window's result free of its batch.
         """
         guided = Guidance.of(sampling, len(self._schedule)) is not None
+        return self.model.transformer.prepare(self._branches(guided=guided)).repeat(batch)
+
+    def _check(self, model: NsarmModel) -> None:
+        """Raise a ValueError unless this class can run the model."""
+        if not isinstance(model.conditioner, ConstantConditioner):
+            raise ValueError(f"{model.config.name} takes text, so it needs a prompt")  # noqa: TRY004
+
+    def _branches(self, *, guided: bool) -> Condition:
+        """The condition of one window: one row, or two with the unconditional branch last."""
+        if guided:
+            raise ValueError(f"{self.config.name} has no text, so guidance must be 1")
+        return self.model.conditioner(1)  # type: ignore[no-any-return]
+
+
+class NsarmTextResolver(NsarmResolver):
+    """Runs a model with text, under one prompt for all windows; a `TakesText`.
+
+    Args:
+        model: with weights, in inference mode.
+        prompt: features "m x".
+        negative: features "m x" for the unconditional branch; by default the learned caption.
+    """
+
+    def __init__(self, model: NsarmModel, prompt: Tensor, negative: Tensor | None = None) -> None:
+        super().__init__(model)
+        for features in (prompt, negative):
+            if features is not None and features.shape[1:] != (self.text_width,):
+                raise ValueError(
+                    f"{model.config.name} takes features of width {self.text_width}, "
+                    f"not {tuple(features.shape)}"
+                )
+        self._prompt = prompt
+        self._negative = negative
+
+    @property
+    def scales(self) -> int:
+        """Number of scales."""
+        return len(self._schedule)
+
+    @property
+    def text_width(self) -> int:
+        """Numbers (x) in a token of a prompt."""
+        assert self.config.text_width is not None  # noqa: S101  (checked in the constructor)
+        return self.config.text_width
+
+    def with_text(self, text: Text) -> "NsarmTextResolver":
+        """The same model under other prompts; see `TakesText.with_text`."""
+        return NsarmTextResolver(
+            self.model,
+            self._prompt if text.prompt is None else text.prompt,
+            self._negative if text.negative is None else text.negative,
+        )
+
+    def _check(self, model: NsarmModel) -> None:
+        if not isinstance(model.conditioner, TextConditioner):
+            raise ValueError(f"{model.config.name} has no text, so it takes no prompt")  # noqa: TRY004
+
+    def _branches(self, *, guided: bool) -> Condition:
         conditioner = self.model.conditioner
-        if isinstance(conditioner, ConstantConditioner):
-            if guided:
-                raise ValueError(f"{self.config.name} has no text, so guidance must be 1")
-            condition = conditioner(1)
-        else:
-            assert self._prompt is not None  # noqa: S101  (checked in the constructor)
-            captions = [self._prompt]
-            if guided:
-                captions += conditioner.unconditional_like(captions)
-            condition = conditioner(captions)
-        return self.model.transformer.prepare(condition).repeat(batch)
+        assert isinstance(conditioner, TextConditioner)  # noqa: S101  (as above)
+        captions = [self._prompt]
+        if guided and self._negative is not None:
+            captions.append(self._negative)
+        elif guided:
+            captions += conditioner.unconditional_like(captions)
+        device = conditioner.unconditional.device
+        return conditioner([caption.to(device) for caption in captions])  # type: ignore[no-any-return]
 
 
 def _part(on_scale: OnScale | None, part: int, parts: int) -> OnScale | None:

@@ -1,0 +1,1 @@
+"""Prompts: their files, the encoder that reads them, and the features that it makes."""
