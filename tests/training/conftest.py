@@ -22,8 +22,9 @@ from nsarm_cli.models.nsarm.autoencoder import AutoencoderConfig
 from nsarm_cli.models.nsarm.config import NSARM_NANO, NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.models.nsarm.transformation import ConvolutionalTransformationConfig
-from nsarm_cli.training.data import Batch, CropDataset
+from nsarm_cli.training.data import Batch, Batches, Framing
 from nsarm_cli.training.initialise import initialise
+from nsarm_cli.training.order import ShuffledOrder
 from nsarm_cli.training.photos import PhotoStore
 from nsarm_cli.training.runner import write_model
 
@@ -80,8 +81,8 @@ def photos(tmp_path: Path) -> Path:
 @pytest.fixture
 def batch(photos: Path) -> Batch:
     """Two crops with their low-resolution sides."""
-    crops = CropDataset(PhotoStore([photos]), CROP, 2, seed=5, length=1, recipe=REALESRGAN_LIGHT)
-    return crops[0]
+    framing = Framing({1.0: (CROP, CROP)}, recipe=REALESRGAN_LIGHT)
+    return Batches(ShuffledOrder(PhotoStore([photos]), 2, 1, 5), framing, 2, 5, 1)[0]
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """A batch is a pure function of the step."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +9,15 @@ from PIL import Image
 
 from nsarm_cli.degradation.recipe import REALESRGAN_LIGHT
 from nsarm_cli.errors import ConfigError, ImageError
-from nsarm_cli.training.data import CropDataset, loader
+from nsarm_cli.training.data import Batch, Batches, Framing, loader
+from nsarm_cli.training.order import ShuffledOrder
 from nsarm_cli.training.photos import PhotoStore
 
 
-def crops(path, crop=32, batch=2, seed=0, length=8, **options) -> CropDataset:
-    return CropDataset(PhotoStore([path]), crop, batch, seed, length, **options)
+def crops(path, crop=32, batch=2, seed=0, length=8, part=None, **options) -> Batches:
+    order = ShuffledOrder(PhotoStore([path]), batch, length, seed)
+    framing = Framing({1.0: (crop, crop)}, **options)
+    return Batches(order, framing, batch, seed, length, part=part)
 
 
 def save(folder, name, pixels):
@@ -148,6 +153,67 @@ def test_enlarging_by_shrink_is_refused(photos):
         crops(photos, shrink=0.5)
 
 
+def test_parts_of_a_batch_made_apart_are_the_batch(photos):
+    whole = crops(photos, batch=4, recipe=REALESRGAN_LIGHT, captions=True)[3]
+    parts = [
+        crops(photos, batch=4, recipe=REALESRGAN_LIGHT, captions=True, part=part)[3]
+        for part in ((0, 1), (1, 3))
+    ]
+    assert torch.equal(torch.cat([part.hr for part in parts]), whole.hr)
+    assert torch.equal(torch.cat([part.lr for part in parts]), whole.lr)
+    assert torch.equal(torch.cat([part.seeds for part in parts]), whole.seeds)
+
+
+def test_a_batch_splits_into_equal_parts(photos):
+    whole = crops(photos, batch=4, recipe=REALESRGAN_LIGHT, captions=True)[0]
+    parts = whole.split(2)
+    assert [len(part.hr) for part in parts] == [2, 2]
+    assert torch.equal(torch.cat([part.lr for part in parts]), whole.lr)
+    assert sum((part.captions for part in parts), ()) == whole.captions
+    draws = [g.get_state() for g in whole.generators("x")]
+    again = [g.get_state() for part in parts for g in part.generators("x")]
+    assert all(torch.equal(a, b) for a, b in zip(draws, again, strict=True))
+    with pytest.raises(ValueError, match="4 samples cannot be split into 3"):
+        whole.split(3)
+
+
+def test_generators_differ_by_sample_purpose_and_step():
+    batch = Batch(torch.zeros(2, 3, 4, 4), None, seeds=torch.tensor([5, 6]))
+    drawn = [
+        float(torch.rand((), generator=g))
+        for purpose, step in (("flip", 0), ("flip", 1), ("drop", 0), ("flip", -1))
+        for g in batch.generators(purpose, step)
+    ]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_degrading_later_is_degrading_in_the_worker(photos):
+    """On a GPU the pictures are degraded where the model is, each by its own seed."""
+    recipe = REALESRGAN_LIGHT
+    early = crops(photos, crop=64, batch=4, recipe=recipe)[1]
+    late = crops(photos, crop=64, batch=4)[1]
+    assert torch.equal(late.degraded(recipe).lr, early.lr)
+    first, second = late.split(2)
+    alone = torch.cat([second.degraded(recipe).lr, first.degraded(recipe).lr])
+    assert torch.equal(alone, early.lr.roll(2, 0))
+
+
+def test_a_caption_goes_with_its_picture(tmp_path):
+    lines = []
+    for i in range(4):
+        save(tmp_path / "set", f"{i}.png", np.full((8, 8, 3), 60 * i))
+        values = {"image_path": f"{i}.png", "long_caption": f"long {i}", "text": f"short {i}"}
+        lines.append(json.dumps(values))
+    (tmp_path / "set" / "list.jsonl").write_text("\n".join(lines))
+    kinds = set()
+    for batch in loader(crops(tmp_path / "set", crop=8, batch=4, captions=True, short=0.5), 0, 0):
+        shades = ((batch.hr[:, 0, 0, 0] + 1) * 127.5 / 60).round().int().tolist()
+        assert [int(caption.split()[1]) for caption in batch.captions] == shades
+        kinds |= {caption.split()[0] for caption in batch.captions}
+    assert kinds == {"long", "short"}
+    assert crops(tmp_path / "set", crop=8)[0].captions is None
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_corrupt_picture_stops_with_one_sentence_that_names_it(photos, workers):
     """From a worker the sentence used to come wrapped in a traceback."""
@@ -156,3 +222,38 @@ def test_a_corrupt_picture_stops_with_one_sentence_that_names_it(photos, workers
         list(loader(crops(photos), 0, workers))
     assert str(error.value).startswith(f"{photos / '2.png'}: 2.png cannot be decoded")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_corrupt_pictures_are_named_once_and_passed_over_up_to_the_limit(photos, workers, caplog):
+    for i in (1, 2):
+        (photos / f"{i}.png").write_bytes(b"no picture")
+    batches = list(loader(crops(photos), 0, workers, most_faults=2))
+    assert len(batches) == 8
+    assert all(len(batch.hr) == 2 for batch in batches)
+    assert [text for text in ("1.png", "2.png") if caplog.text.count(f"{text} cannot") == 1] == [
+        "1.png",
+        "2.png",
+    ]
+    with pytest.raises(ImageError, match="2 pictures or captions cannot be read, more than the 1"):
+        list(loader(crops(photos), 0, workers, most_faults=1))
+
+
+def test_passing_over_is_the_same_each_time_and_leaves_the_others_alone(photos):
+    sound = list(loader(crops(photos), 0, 0))
+    (photos / "2.png").write_bytes(b"no picture")
+    first, second = (list(loader(crops(photos), 0, 0, most_faults=1)) for _ in range(2))
+    assert all(torch.equal(a.hr, b.hr) for a, b in zip(first, second, strict=True))
+    same = [
+        torch.equal(a, b)
+        for s, f in zip(sound, first, strict=True)
+        for a, b in zip(s.hr, f.hr, strict=True)
+    ]
+    assert sum(same) == 12  # a quarter of the 16 places had the corrupt picture
+
+
+def test_a_set_without_a_readable_picture_stops(photos):
+    for path in photos.iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"of 100 pictures none can be read, such as .*check-data"):
+        list(loader(crops(photos), 0, 0, most_faults=1000))

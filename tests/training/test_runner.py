@@ -155,7 +155,7 @@ def test_a_file_in_place_of_the_run_is_named(nsarm_train, write_settings, photos
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_corrupt_picture_is_named(nsarm_train, write_settings, photos, tmp_path, workers):
     (photos / "2.png").write_bytes(b"no picture")
-    settings = write_settings(workers=workers)
+    settings = write_settings(workers=workers, corrupt=0)
     done = nsarm_train("stage1", "--data", photos, "--config", settings, "--out", tmp_path / "out")
     assert done.code == 3
     assert "2.png cannot be decoded" in done.err

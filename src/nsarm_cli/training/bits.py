@@ -3,6 +3,8 @@
 Letters: b batch, d latent channels, h w latents, l tokens, n bits per token.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -36,7 +38,7 @@ class BitPrediction:
         target: Tensor,
         given: list[Tensor],
         schedule: ScaleSchedule,
-        generator: torch.Generator | None,
+        generators: Sequence[torch.Generator] | None,
     ) -> TeacherForcing:
         """Inputs and labels of all scales (Alg. 2).
 
@@ -44,15 +46,15 @@ class BitPrediction:
             target: "b d h w" latents of the high-resolution picture.
             given: residuals "b d s s" of the scales before `first`.
             schedule: whose last grid is h w.
-            generator: of the flips; None flips nothing.
+            generators: of the flips, one per sample; None flips nothing.
         """
         pyramid = ResidualPyramid(schedule.latents)
         flips: list[Tensor | None] | None = None
-        if generator is not None and self._config.flip > 0:
+        if generators is not None and self._config.flip > 0:
             flips = [None] * len(schedule)
             chosen = [k for k in range(len(schedule)) if k in self._flipped]
-            shapes = [(*target.shape[:2], *pyramid.grids[k]) for k in chosen]
-            masks = draw_flips(shapes, self._config.flip, generator)
+            shapes = [(target.shape[1], *pyramid.grids[k]) for k in chosen]
+            masks = draw_flips(shapes, self._config.flip, generators)
             for k, mask in zip(chosen, masks, strict=True):
                 flips[k] = mask.to(target.device)
         patch = self._model.config.patch

@@ -2,16 +2,35 @@
 
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from nsarm_cli.errors import ConfigError
 
 _AT_LEAST_1 = ("steps", "batch", "crop", "shrink", "validate_every", "validate_batches")
 _AT_LEAST_0 = (
     *("final_lr", "warmup", "weight_decay", "seed", "workers", "save_minutes", "pixel"),
-    *("perceptual", "perceptual_from", "commitment", "entropy", "sharpness", "temperature"),
+    *(
+        "corrupt",
+        "perceptual",
+        "perceptual_from",
+        "commitment",
+        "entropy",
+        "sharpness",
+        "temperature",
+    ),
     *("adversarial", "anchor"),
 )
+_CHOICES = {
+    "precision": ("bf16", "fp32"),
+    "decay": ("linear", "cosine"),
+    "framing": ("crop", "whole"),
+    "turns": ("all", "mirror", "none"),
+}
 _LEAST = dict.fromkeys(_AT_LEAST_1, 1) | dict.fromkeys(_AT_LEAST_0, 0)
+
+
+def _ratios() -> Any:
+    return field(default=(1.0,), metadata={"item": float})
 
 
 @dataclass(frozen=True)
@@ -27,6 +46,12 @@ class RunConfig:
         batch: crops per update.
         crop: side of the high-resolution crops, in pixels.
         shrink: crops are taken from pictures reduced by up to this factor.
+        framing: "crop" takes random parts of the pictures; "whole" reduces or enlarges a picture
+            until it just covers the crop and takes the middle, as the base project does.
+        turns: "all" flips and turns crops by quarters, "mirror" only swaps left and right,
+            "none" does neither.
+        corrupt: different pictures that may be unreadable before the run stops; each is named,
+            and another picture is shown in its place.
         degradation: name of the recipe that makes the low-resolution side.
         lr: peak learning rate of AdamW.
         final_lr: learning rate at the end, as a share of the peak.
@@ -51,6 +76,9 @@ class RunConfig:
     batch: int = 8
     crop: int = 128
     shrink: float = 2.0
+    framing: str = "crop"
+    turns: str = "all"
+    corrupt: int = 10
     degradation: str = "realesrgan-light"
     lr: float = 3e-4
     final_lr: float = 0.0
@@ -66,6 +94,14 @@ class RunConfig:
     validate_every: int = 500
     validate_batches: int = 4
 
+    degrades: ClassVar[bool] = True
+    """Whether the stage needs low-resolution pictures."""
+
+    @property
+    def templates(self) -> tuple[float, ...]:
+        """Aspect ratios of the crops, height by width."""
+        return (1.0,)
+
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             # Written so that NaN fails too.
@@ -75,10 +111,10 @@ class RunConfig:
                 raise ConfigError(f"{name} is {value}; give a number above 0")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas is {list(self.betas)}; give two numbers in [0, 1)")
-        if self.precision not in {"bf16", "fp32"}:
-            raise ConfigError(f'precision is "{self.precision}"; choose "bf16" or "fp32"')
-        if self.decay not in {"linear", "cosine"}:
-            raise ConfigError(f'decay is "{self.decay}"; choose "linear" or "cosine"')
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                known = '" or "'.join(choices)
+                raise ConfigError(f'{name} is "{getattr(self, name)}"; choose "{known}"')
 
 
 @dataclass(frozen=True)
@@ -93,7 +129,11 @@ class TokenizerConfig(RunConfig):
         commitment: weight of the distance of latents to their codes.
         entropy: weight of the entropy terms (sure bits, used bits).
         sharpness: inverse temperature of the soft bits in the entropy terms.
+        ratios: aspect ratios of the crops, height by width, such as 1.0 and 0.75; each picture
+            goes to the nearest.
     """
+
+    degrades = False
 
     pixel: float = 1.0
     perceptual: float = 0.0
@@ -102,6 +142,16 @@ class TokenizerConfig(RunConfig):
     commitment: float = 0.25
     entropy: float = 0.02
     sharpness: float = 10.0
+    ratios: tuple[float, ...] = _ratios()
+
+    @property
+    def templates(self) -> tuple[float, ...]:
+        """Aspect ratios of the crops, height by width."""
+        return self.ratios
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_ratios(self.ratios)
 
 
 @dataclass(frozen=True)
@@ -139,7 +189,25 @@ class BitsConfig(RunConfig):
 
 @dataclass(frozen=True)
 class PriorConfig(BitsConfig):
-    """Training of the transformer on pictures alone, without low-resolution ones (Infinity)."""
+    """Training of the transformer on pictures alone, without low-resolution ones (Infinity).
+
+    Attributes:
+        ratios: aspect ratios of the crops, height by width, such as 1.0 and 0.75; each picture
+            goes to the nearest.
+    """
+
+    degrades = False
+
+    ratios: tuple[float, ...] = _ratios()
+
+    @property
+    def templates(self) -> tuple[float, ...]:
+        """Aspect ratios of the crops, height by width."""
+        return self.ratios
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_ratios(self.ratios)
 
 
 @dataclass(frozen=True)
@@ -170,3 +238,8 @@ class DecoderConfig(RunConfig):
     adversarial: float = 0.0
     transformation: bool = False
     anchor: float = 1.0
+
+
+def _check_ratios(ratios: tuple[float, ...]) -> None:
+    if not ratios or len(set(ratios)) != len(ratios):
+        raise ConfigError(f"ratios is {list(ratios)}; give at least one, each once")

@@ -120,11 +120,7 @@ class DecoderStage:
     def _feature(self, batch: Batch, step: int) -> Tensor:
         check_crop(self._model, batch.hr)
         lr = lr_of(batch)
-        seeds = range(len(lr))
-        generators = [
-            torch.Generator().manual_seed(abs(step) * 1_000_003 + self._config.seed + i)
-            for i in seeds
-        ]
+        generators = batch.generators("sample", step)
         sampling = Sampling(temperature=self._config.temperature)
         return self._resolver.feature(lr, generators, sampling)
 

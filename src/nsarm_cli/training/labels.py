@@ -89,17 +89,21 @@ def modified_labels(
 
 
 def draw_flips(
-    bits_shape: Sequence[tuple[int, ...]], strongest: float, generator: torch.Generator
+    shapes: Sequence[tuple[int, ...]], strongest: float, generators: Sequence[torch.Generator]
 ) -> list[Tensor]:
-    """Masks of bits to flip: per scale a share drawn from [0, strongest], then each bit.
+    """Masks of bits to flip: per sample and scale a share in [0, strongest], then each bit.
 
     Args:
-        bits_shape: "b d s s" of each scale.
+        shapes: "d s s" of each scale.
         strongest: largest share.
-        generator: of the share and of the bits.
+        generators: one per sample, so that a sample's flips do not depend on its batch.
+
+    Returns:
+        Per scale "b d s s", true where a bit is flipped.
     """
     masks = []
-    for shape in bits_shape:
-        share = float(torch.rand((), generator=generator)) * strongest
-        masks.append(torch.rand(shape, generator=generator) < share)
+    for shape in shapes:
+        shares = [float(torch.rand((), generator=rng)) * strongest for rng in generators]
+        drawn = [torch.rand(shape, generator=rng) for rng in generators]
+        masks.append(torch.stack([d < share for d, share in zip(drawn, shares, strict=True)]))
     return masks

@@ -1,48 +1,50 @@
-"""High-resolution photographs for training: folders of pictures or tar shards.
+"""High-resolution photographs for training, addressed by index and decoded on demand.
 
-Pictures are addressed by index and decoded on demand; small sets stay decoded in
-memory, since a JPEG costs more time than a crop.
+Small sets stay decoded in memory, since a JPEG costs more time than a crop.
 """
 
 import io
-import tarfile
+import logging
+import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from nsarm_cli.errors import ConfigError, ImageError
+from nsarm_cli.errors import ImageError
+from nsarm_cli.imaging.rgb import to_rgb, upright
+from nsarm_cli.training.listing import SUFFIXES, Listing, list_pictures
+from nsarm_cli.training.records import Record
+
+__all__ = ["SUFFIXES", "PhotoStore", "Pixels", "decode", "ratio_of"]
 
 Pixels = NDArray[np.uint8]
 """A picture, "h w 3"."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 
+_UNREADABLE = (
+    *(OSError, SyntaxError, ValueError, TypeError, IndexError, ArithmeticError, struct.error),
+    Image.DecompressionBombError,
+)
+"""What Pillow raises for damaged files, by format."""
 
-@dataclass(frozen=True)
-class _Source:
-    """A file, or a byte range of a tar file."""
+_HEAD_BYTES = 1 << 17
+"""Enough for the header of nearly every picture."""
 
-    path: Path
-    name: str
-    offset: int = 0
-    size: int | None = None
+_QUARTER_TURNS = {5, 6, 7, 8}
+_ORIENTATION = 0x0112
 
-    def read(self) -> bytes:
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            return file.read() if self.size is None else file.read(self.size)
+_log = logging.getLogger(__name__)
 
 
 class PhotoStore:
-    """Indexed access to the pictures under some folders, files or tar shards.
+    """Indexed access to the pictures under some folders, files, lists or tar shards.
 
     Args:
-        paths: folders (searched recursively), picture files or `.tar` shards.
+        paths: see `listing.list_pictures`.
         cache_bytes: decoded pictures kept in memory, at most this many bytes.
 
     Raises:
@@ -50,24 +52,26 @@ class PhotoStore:
     """
 
     def __init__(self, paths: Sequence[Path], cache_bytes: int = 2 << 30) -> None:
-        self._sources = [source for path in paths for source in _list_sources(path)]
-        if not self._sources:
-            raise ConfigError(
-                f"{', '.join(str(p) for p in paths)}: no pictures found; "
-                f"give a folder with {', '.join(SUFFIXES)} files or .tar shards"
-            )
+        self.listing: Listing = list_pictures(paths)
+        for claim in self.listing.claims:
+            _log.warning("%s", claim)
         self._cache: dict[int, Pixels] = {}
         self._cache_left = cache_bytes
 
     def __len__(self) -> int:
-        return len(self._sources)
+        return len(self.listing.records)
+
+    @property
+    def records(self) -> list[Record]:
+        """What is known of each picture."""
+        return self.listing.records
 
     def name(self, index: int) -> str:
         """File or member name of a picture."""
-        return self._sources[index].name
+        return self.records[index].name
 
     def __getitem__(self, index: int) -> Pixels:
-        """Decode one picture to "h w 3", uint8 RGB.
+        """Decode one picture to "h w 3", uint8 RGB, upright.
 
         Raises:
             ImageError: the picture cannot be decoded.
@@ -75,48 +79,55 @@ class PhotoStore:
         cached = self._cache.get(index)
         if cached is not None:
             return cached
-        source = self._sources[index]
-        try:
-            with Image.open(io.BytesIO(source.read()), formats=_FORMATS) as image:
-                pixels = np.asarray(image.convert("RGB"))
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise ImageError(
-                f"{source.path}: {source.name} cannot be decoded ({error}); remove or replace it"
-            ) from error
+        pixels = decode(self.records[index])
         if pixels.nbytes <= self._cache_left:
             self._cache[index] = pixels
             self._cache_left -= pixels.nbytes
         return pixels
 
 
-def _list_sources(path: Path) -> list[_Source]:
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-    elif path.is_file():
-        files = [path]
-    else:
-        raise ConfigError(f"{path}: no such file or folder; give the training pictures with --data")
-    sources: list[_Source] = []
-    for file in files:
-        if file.suffix.lower() == ".tar":
-            sources.extend(_list_tar(file))
-        elif _is_picture(file):
-            sources.append(_Source(file, file.name))
-    return sources
+def decode(record: Record) -> Pixels:
+    """Read and decode a picture, upright, on white where it is transparent.
 
-
-def _list_tar(path: Path) -> list[_Source]:
+    Raises:
+        ImageError: the picture cannot be read or decoded.
+    """
     try:
-        with tarfile.open(path, "r:") as archive:
-            return [
-                _Source(path, member.name, member.offset_data, member.size)
-                for member in archive
-                if member.isfile() and _is_picture(Path(member.name))
-            ]
-    except (OSError, tarfile.TarError) as error:
-        raise ConfigError(f"{path}: not a readable tar shard ({error}); make it again") from error
+        with Image.open(io.BytesIO(record.picture.read()), formats=_FORMATS) as image:
+            image.load()
+            return np.asarray(to_rgb(upright(image), record.name))
+    except ImageError:
+        raise
+    except _UNREADABLE as error:
+        raise _corrupt(record, error) from error
 
 
-def _is_picture(path: Path) -> bool:
-    """By its name; hidden files such as the "._" ones of macOS are none."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+def ratio_of(record: Record) -> float:
+    """Height by width of a picture, as its list claims or as its header says.
+
+    Raises:
+        ImageError: there is no claim and the header cannot be read.
+    """
+    if record.ratio is not None:
+        return record.ratio
+    try:
+        try:
+            return _ratio_in(record.picture.read(_HEAD_BYTES))
+        except _UNREADABLE:
+            return _ratio_in(record.picture.read())  # TIFF may have its header at the end
+    except _UNREADABLE as error:
+        raise _corrupt(record, error) from error
+
+
+def _ratio_in(data: bytes) -> float:
+    with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+        width, height = image.size
+        turned = image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+        return width / height if turned else height / width
+
+
+def _corrupt(record: Record, error: Exception) -> ImageError:
+    # Pillow's own sentence has the address of a buffer, and would be new each time.
+    unknown = isinstance(error, UnidentifiedImageError)
+    reason = f"it is no {', '.join(_FORMATS)} picture" if unknown else error
+    return ImageError(f"{record.where()} cannot be decoded ({reason}); remove or replace it")

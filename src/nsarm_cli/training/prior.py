@@ -5,7 +5,7 @@ cross-entropy on the plain labels of all scales (NSARM Alg. 1), with bitwise sel
 Nothing is known beforehand, so pictures of several aspect ratios can be learned.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -40,13 +40,12 @@ class Prior:
             {"transformer": model.transformer, "conditioner": model.conditioner}
         )
         self._model = model
-        self._seed = config.seed
         self._bits = BitPrediction(model, config, 0)
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy of all scales' bits; flips are drawn from seed and step."""
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
-        logits, labels, schedule = self._predict(batch, generator)
+        """Cross-entropy of all scales' bits; flips are drawn per sample and step."""
+        generators = batch.generators("flip", step)
+        logits, labels, schedule = self._predict(batch, generators)
         figures = self._bits.figures(logits, labels, schedule)
         return self._bits.loss(logits, labels, schedule), figures
 
@@ -65,7 +64,7 @@ class Prior:
         return {name: sum(values) / len(values) for name, values in figures.items()}
 
     def _predict(
-        self, batch: Batch, generator: Generator | None
+        self, batch: Batch, generators: Sequence[Generator] | None
     ) -> tuple[Tensor, Tensor, ScaleSchedule]:
         config = self._model.config
         window = crop_size(config, batch.ratio, config.window * config.scale)
@@ -78,7 +77,7 @@ class Prior:
         schedule = template(config, batch.ratio)
         with torch.no_grad():
             target = self._model.autoencoder.encode(batch.hr).float()
-            forced = self._bits.teach(target, [], schedule, generator)
+            forced = self._bits.teach(target, [], schedule, generators)
         condition = condition_of(self._model, len(batch.hr))
         return *self._bits.predict(forced, schedule, condition), schedule
 

@@ -2,12 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from nsarm_cli.degradation.recipe import RECIPES, DegradationRecipe
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.config import NsarmConfig
@@ -21,11 +20,10 @@ from nsarm_cli.training.config import (
     Stage2Config,
     TokenizerConfig,
 )
-from nsarm_cli.training.data import Batch, CropDataset, loader
 from nsarm_cli.training.decoder import DecoderStage
+from nsarm_cli.training.feed import training_batches, validation_batches
 from nsarm_cli.training.loop import Progress, Stage, run
 from nsarm_cli.training.perceptual import PerceptualDistance
-from nsarm_cli.training.photos import PhotoStore
 from nsarm_cli.training.prior import Prior
 from nsarm_cli.training.settings_file import write_config
 from nsarm_cli.training.stage1 import Stage1, check_window
@@ -49,7 +47,7 @@ def train(
 
     Args:
         config: of the stage; its class says which.
-        data: folders, pictures or tar shards to train on.
+        data: folders, pictures, lists or tar shards to train on.
         validation: the same for the fixed validation set; empty leaves it out.
         out: folder for the settings, the checkpoint, validation pictures and the model.
         device: where to compute.
@@ -64,20 +62,10 @@ def train(
         WeightsError: the starting model cannot be loaded.
     """
     model = starting_model(config).to(device)
-    recipe = None if isinstance(config, TokenizerConfig | PriorConfig) else _recipe(config)
     _check_crop(config, model)
     stage = build_stage(config, model, device)
-    photos = PhotoStore(data)
-    crops = CropDataset(
-        photos,
-        config.crop,
-        config.batch,
-        config.seed,
-        config.steps,
-        shrink=config.shrink,
-        recipe=recipe,
-    )
-    fixed = _validation_batches(config, validation, recipe)
+    batches = training_batches(config, model.config, data, device)
+    fixed = validation_batches(config, model.config, validation, device)
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_config(config, out / "training.toml")
@@ -88,7 +76,7 @@ def train(
     done = run(
         stage,
         config,
-        lambda step: loader(crops, step, config.workers),
+        batches,
         fixed,
         out,
         device=device,
@@ -158,29 +146,6 @@ def _check_crop(config: RunConfig, model: NsarmModel) -> None:
             f"crop is {config.crop}; give a multiple of {model.config.autoencoder.stride}, "
             "the pixels of a latent"
         )
-
-
-def _validation_batches(
-    config: RunConfig, paths: Sequence[Path], recipe: DegradationRecipe | None
-) -> Callable[[], Iterable[Batch]] | None:
-    if not paths:
-        return None
-    crops = CropDataset(
-        PhotoStore(paths),
-        config.crop,
-        config.batch,
-        1_000_003,
-        config.validate_batches,
-        recipe=recipe,
-    )
-    return lambda: loader(crops, 0, 0)
-
-
-def _recipe(config: RunConfig) -> DegradationRecipe:
-    if config.degradation not in RECIPES:
-        known = ", ".join(RECIPES)
-        raise ConfigError(f'degradation is "{config.degradation}"; choose one of {known}')
-    return RECIPES[config.degradation]
 
 
 def _perceptual(

@@ -5,7 +5,7 @@ Bitwise cross-entropy (NSARM Eqs. 5 and 6) on labels modified by the transformed
 transformation network and the autoencoder stay as they are.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -38,14 +38,13 @@ class Stage2:
             {"transformer": model.transformer, "conditioner": model.conditioner}
         )
         self._model = model
-        self._seed = config.seed
         self._schedule = model.config.schedule
         self._bits = BitPrediction(model, config, model.config.preliminary)
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """Cross-entropy of the sampled scales' bits; flips are drawn from seed and step."""
-        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + step)
-        logits, labels = self._predict(batch, generator)
+        """Cross-entropy of the sampled scales' bits; flips are drawn per sample and step."""
+        generators = batch.generators("flip", step)
+        logits, labels = self._predict(batch, generators)
         figures = self._bits.figures(logits, labels, self._schedule)
         return self._bits.loss(logits, labels, self._schedule), figures
 
@@ -64,12 +63,14 @@ class Stage2:
         write_grid(shown, pictures)
         return {name: sum(values) / len(values) for name, values in figures.items()}
 
-    def _predict(self, batch: Batch, generator: Generator | None) -> tuple[Tensor, Tensor]:
+    def _predict(
+        self, batch: Batch, generators: Sequence[Generator] | None
+    ) -> tuple[Tensor, Tensor]:
         check_crop(self._model, batch.hr)
         with torch.no_grad():
             target = self._model.autoencoder.encode(batch.hr).float()
             given = self._model.preliminary_residuals(lr_of(batch))
-            forced = self._bits.teach(target, given, self._schedule, generator)
+            forced = self._bits.teach(target, given, self._schedule, generators)
         condition = condition_of(self._model, len(batch.hr))
         return self._bits.predict(forced, self._schedule, condition)
 

@@ -1,0 +1,94 @@
+"""The batches of a run: from its settings and its pictures to what a step takes."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from nsarm_cli.degradation.recipe import RECIPES, DegradationRecipe
+from nsarm_cli.errors import ConfigError
+from nsarm_cli.models.nsarm.config import NsarmConfig
+from nsarm_cli.training.config import RunConfig
+from nsarm_cli.training.data import Batch, Batches, Framing, loader
+from nsarm_cli.training.order import ShuffledOrder
+from nsarm_cli.training.photos import PhotoStore
+from nsarm_cli.training.templates import crop_size
+
+_VALIDATION_SEED = 1_000_003
+
+BatchesFrom = Callable[[int], Iterator[Batch]]
+"""Called with a step; gives the batches from there on."""
+
+
+def training_batches(
+    config: RunConfig,
+    model: NsarmConfig,
+    data: Sequence[Path],
+    device: torch.device,
+    part: tuple[int, int] | None = None,
+) -> BatchesFrom:
+    """The batches to train on, degraded, and on the device where that is a GPU.
+
+    Args:
+        config: of the run.
+        model: configuration of the model.
+        data: see `listing.list_pictures`.
+        device: where the run computes.
+        part: first sample and number of samples of this process in each batch.
+
+    Raises:
+        ConfigError: the data or the settings are wrong.
+    """
+    seed, length = config.seed, config.steps
+    sizes = {ratio: crop_size(model, ratio, config.crop) for ratio in config.templates}
+    order = ShuffledOrder(PhotoStore(data), config.batch, length, seed, list(sizes))
+    recipe, in_workers = _recipes(config, device)
+    framing = Framing(sizes, config.shrink, config.framing, config.turns, in_workers)
+    batches = Batches(order, framing, config.batch, seed, length, part=part)
+    return lambda step: _on_device(
+        loader(batches, step, config.workers, config.corrupt), device, recipe
+    )
+
+
+def validation_batches(
+    config: RunConfig,
+    model: NsarmConfig,
+    data: Sequence[Path],
+    device: torch.device,
+    part: tuple[int, int] | None = None,
+) -> Callable[[], Iterator[Batch]] | None:
+    """The fixed batches to validate on, always the same and square; None without data.
+
+    Raises:
+        ConfigError: the data or the settings are wrong.
+    """
+    if not data:
+        return None
+    length = config.validate_batches
+    sizes = {1.0: crop_size(model, 1.0, config.crop)}
+    order = ShuffledOrder(PhotoStore(data), config.batch, length, _VALIDATION_SEED)
+    recipe, in_workers = _recipes(config, device)
+    framing = Framing(sizes, 1.0, config.framing, config.turns, in_workers)
+    batches = Batches(order, framing, config.batch, _VALIDATION_SEED, length, part=part)
+    return lambda: _on_device(loader(batches, 0, 0, config.corrupt), device, recipe)
+
+
+def _recipes(
+    config: RunConfig, device: torch.device
+) -> tuple[DegradationRecipe | None, DegradationRecipe | None]:
+    """The recipe for the device, or else for the workers, which are processors themselves."""
+    if not config.degrades:
+        return None, None
+    if config.degradation not in RECIPES:
+        known = ", ".join(RECIPES)
+        raise ConfigError(f'degradation is "{config.degradation}"; choose one of {known}')
+    recipe = RECIPES[config.degradation]
+    return (None, recipe) if device.type == "cpu" else (recipe, None)
+
+
+def _on_device(
+    batches: Iterator[Batch], device: torch.device, recipe: DegradationRecipe | None
+) -> Iterator[Batch]:
+    for batch in batches:
+        moved = batch.to(device)
+        yield moved if recipe is None else moved.degraded(recipe)
