@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import PurePosixPath
 
 import pytest
@@ -84,3 +86,13 @@ def test_a_model_that_needs_a_prompt_is_refused(micro, tmp_path):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(WeightsError, match="needs the features of a prompt"):
         load_resolver(str(tmp_path), CPU, torch.float32)
+
+
+def test_loading_a_model_does_not_load_the_compiler(folder):
+    """Drawing an embedding on the meta device once did, which took a second at every start."""
+    code = (
+        "import sys, torch; from nsarm_cli.weights.families import load_resolver; "
+        f"load_resolver({str(folder)!r}, torch.device('cpu'), torch.bfloat16); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

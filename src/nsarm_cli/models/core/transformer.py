@@ -142,7 +142,10 @@ class NextScaleTransformer(nn.Module):
         self._settle = settle
         width, heads = config.width, config.heads
         self.word_embedding = nn.Linear(config.inputs, width)
-        self.scale_embedding = nn.Embedding(config.scales, width)
+        # Zeros, not the random numbers of the constructor: drawing those on the meta device loads
+        # the compiler, a second at every start.
+        zeros = torch.zeros(config.scales, width)
+        self.scale_embedding = nn.Embedding(config.scales, width, _weight=zeros)
         self.start = nn.Parameter(torch.zeros(1, config.prefix + 1, width))
         self.signal = signal(width)
         self.blocks = nn.ModuleList(
