@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "imaging": ("errors", "torch numpy PIL einops"),
     "degradation": ("errors", "torch numpy PIL einops"),
     "text": ("errors", "torch safetensors transformers"),
+    "perceptual": ("errors", "torch safetensors"),
     "weights": (
         "models text errors",
         "torch safetensors huggingface_hub transformers httpx2 filelock platformdirs gdown",
@@ -29,12 +30,17 @@ MAY_IMPORT = {
     "passes": ("models.interface imaging runtime errors", "torch"),
     "pipeline": ("models.interface passes imaging runtime errors", "torch PIL"),
     "training": (
-        "models weights degradation imaging runtime errors",
+        "models weights degradation perceptual imaging runtime errors",
         "torch einops numpy PIL safetensors",
+    ),
+    "evaluation": (
+        "degradation perceptual imaging runtime errors",
+        "torch numpy PIL safetensors huggingface_hub",
     ),
     "benchmark": ("models runtime errors", "torch"),
     "cli": (
-        "models text weights pipeline imaging degradation training benchmark runtime errors",
+        "models text weights pipeline imaging degradation perceptual training evaluation "
+        "benchmark runtime errors",
         "torch numpy PIL safetensors typer rich",
     ),
     "__init__": ("models.interface pipeline errors", ""),  # the public names

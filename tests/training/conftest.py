@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
-from torch import Tensor
 
 from nsarm_cli.cli import console
 from nsarm_cli.cli.main import main
@@ -138,26 +136,3 @@ def interrupt_during(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(console.Bar, "begin", begin_and_interrupt)
 
     return arrange
-
-
-@pytest.fixture
-def alexnet() -> dict[str, Tensor]:
-    """Random LPIPS weights in AlexNet's shape, with few channels."""
-    generator = torch.Generator().manual_seed(3)
-    tensors = {}
-    previous = 3
-    for i, (channels, side) in enumerate(((8, 11), (12, 5), (16, 3), (12, 3), (12, 3))):
-        fan = previous * side * side
-        kernel = torch.randn(channels, previous, side, side, generator=generator)
-        tensors[f"conv.{i}.weight"] = kernel * (2 / fan) ** 0.5
-        tensors[f"conv.{i}.bias"] = 0.1 * torch.randn(channels, generator=generator)
-        tensors[f"lin.{i}"] = torch.rand(channels, generator=generator)
-        previous = channels
-    return tensors
-
-
-@pytest.fixture
-def alexnet_file(alexnet: dict[str, Tensor], tmp_path: Path) -> Path:
-    path = tmp_path / "lpips.safetensors"
-    save_file(alexnet, path)
-    return path

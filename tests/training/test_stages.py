@@ -14,6 +14,7 @@ from nsarm_cli.models.nsarm import bsq
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.models.nsarm.resolver import NsarmResolver
 from nsarm_cli.models.nsarm.transformation import BranchConfig, TransformationConfig
+from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.training.config import (
     DecoderConfig,
     PriorConfig,
@@ -26,7 +27,6 @@ from nsarm_cli.training.initialise import initialise
 from nsarm_cli.training.labels import modified_labels, preliminary_targets
 from nsarm_cli.training.loop import run
 from nsarm_cli.training.losses import bit_cross_entropy, preliminary_loss
-from nsarm_cli.training.perceptual import PerceptualDistance
 from nsarm_cli.training.runner import build_stage
 from nsarm_cli.training.stage1 import Stage1
 from nsarm_cli.training.stage2 import Stage2

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nsarm_cli.cli import console
+from nsarm_cli.cli.measures import import_measures
 from nsarm_cli.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ weights_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(weights_app, name="weights")
+weights_app.command("measures")(import_measures)
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model; see list.")]
 

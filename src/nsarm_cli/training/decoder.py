@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm import bsq
 from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.training.config import DecoderConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.discriminator import PatchDiscriminator
 from nsarm_cli.training.grid import write_grid
 from nsarm_cli.training.labels import preliminary_targets
 from nsarm_cli.training.losses import preliminary_loss
-from nsarm_cli.training.perceptual import PerceptualDistance, jitter
+from nsarm_cli.training.perceptual import jitter
 from nsarm_cli.training.stage1 import check_crop, lr_of
 from nsarm_cli.training.stage2 import resolver_of
 

@@ -11,6 +11,7 @@ from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.training.checkpoint import save_atomically
 from nsarm_cli.training.config import (
     DecoderConfig,
@@ -23,7 +24,6 @@ from nsarm_cli.training.config import (
 from nsarm_cli.training.decoder import DecoderStage
 from nsarm_cli.training.feed import training_batches, validation_batches
 from nsarm_cli.training.loop import Progress, Stage, run
-from nsarm_cli.training.perceptual import PerceptualDistance
 from nsarm_cli.training.prior import Prior
 from nsarm_cli.training.settings_file import write_config
 from nsarm_cli.training.stage1 import Stage1, check_window
@@ -156,6 +156,6 @@ def _perceptual(
     if not config.perceptual_weights:
         raise ConfigError(
             "perceptual is above 0 but perceptual_weights names no file; "
-            "make one with benchmarks/lpips_weights.py or set perceptual = 0"
+            "make one with nsarm weights measures, or set perceptual = 0"
         )
     return PerceptualDistance.from_file(Path(config.perceptual_weights)).to(device)

@@ -15,10 +15,11 @@ from torch import Tensor
 from nsarm_cli.models.core.pyramid import ResidualPyramid
 from nsarm_cli.models.nsarm import bsq
 from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.training.config import TokenizerConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.grid import write_grid
-from nsarm_cli.training.perceptual import PerceptualDistance, jitter
+from nsarm_cli.training.perceptual import jitter
 from nsarm_cli.training.templates import grids_of_crop
 
 
