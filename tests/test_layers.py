@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "pipeline": ("models.interface passes imaging runtime errors", "torch PIL"),
     "training": (
         "models weights degradation perceptual imaging runtime errors",
-        "torch einops numpy PIL safetensors",
+        "torch einops numpy PIL safetensors filelock",
     ),
     "evaluation": (
         "degradation perceptual imaging runtime errors",

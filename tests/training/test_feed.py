@@ -17,12 +17,12 @@ COMMON = {"steps": 3, "batch": 2, "crop": 64, "workers": 0, "validate_batches": 
 
 def test_stages_that_need_no_lr_get_none(photos, micro_config):
     for kind, has_lr in ((TokenizerConfig, False), (PriorConfig, False), (Stage1Config, True)):
-        batch = next(training_batches(kind(**COMMON), micro_config, [photos], CPU)(0))
+        batch = next(training_batches(kind(**COMMON), micro_config, [str(photos)], CPU)(0))
         assert (batch.lr is not None) is has_lr
 
 
 def test_a_later_step_is_where_an_earlier_one_arrives(photos, micro_config):
-    make = training_batches(Stage1Config(**COMMON), micro_config, [photos], CPU)
+    make = training_batches(Stage1Config(**COMMON), micro_config, [str(photos)], CPU)
     whole, rest = list(make(0)), list(make(2))
     assert (len(whole), len(rest)) == (3, 1)
     assert torch.equal(whole[2].lr, rest[0].lr)
@@ -30,9 +30,9 @@ def test_a_later_step_is_where_an_earlier_one_arrives(photos, micro_config):
 
 def test_two_processes_share_the_batch_of_one(photos, micro_config):
     config = Stage1Config(**COMMON)
-    whole = next(training_batches(config, micro_config, [photos], CPU)(1))
+    whole = next(training_batches(config, micro_config, [str(photos)], CPU)(1))
     halves = [
-        next(training_batches(config, micro_config, [photos], CPU, part)(1))
+        next(training_batches(config, micro_config, [str(photos)], CPU, part)(1))
         for part in ((0, 1), (1, 1))
     ]
     assert torch.equal(torch.cat([half.lr for half in halves]), whole.lr)
@@ -40,11 +40,11 @@ def test_two_processes_share_the_batch_of_one(photos, micro_config):
 
 def test_validation_repeats_and_differs_from_training(photos, micro_config):
     config = Stage1Config(**COMMON)
-    make = validation_batches(config, micro_config, [photos], CPU)
+    make = validation_batches(config, micro_config, [str(photos)], CPU)
     first, second = list(make()), list(make())
     assert len(first) == 2
     assert all(torch.equal(a.lr, b.lr) for a, b in zip(first, second, strict=True))
-    trained = next(training_batches(config, micro_config, [photos], CPU)(0))
+    trained = next(training_batches(config, micro_config, [str(photos)], CPU)(0))
     assert not torch.equal(first[0].hr, trained.hr)
     assert validation_batches(config, micro_config, [], CPU) is None
 
@@ -56,7 +56,7 @@ def test_shapes_of_a_run_have_the_pixels_of_their_template(tmp_path, micro_confi
     config = dataclasses.replace(PriorConfig(**COMMON), ratios=(1.0, 0.75), steps=12)
     seen = {
         (batch.ratio, tuple(batch.hr.shape[-2:]))
-        for batch in training_batches(config, micro_config, [tmp_path], CPU)(0)
+        for batch in training_batches(config, micro_config, [str(tmp_path)], CPU)(0)
     }
     assert seen == {(1.0, (64, 64)), (0.75, (56, 72))}
 
@@ -64,7 +64,7 @@ def test_shapes_of_a_run_have_the_pixels_of_their_template(tmp_path, micro_confi
 def test_an_unknown_recipe_is_named(photos, micro_config):
     config = Stage1Config(**COMMON, degradation="rain")
     with pytest.raises(ConfigError, match='degradation is "rain"; choose one of realesrgan'):
-        training_batches(config, micro_config, [photos], CPU)
+        training_batches(config, micro_config, [str(photos)], CPU)
 
 
 @pytest.mark.gpu
@@ -73,7 +73,7 @@ def test_on_a_gpu_pictures_are_degraded_there(photos, micro_config):
         pytest.skip("needs a CUDA device")
     device = torch.device("cuda")
     config = Stage1Config(**COMMON)
-    here = next(training_batches(config, micro_config, [photos], CPU)(0))
-    there = next(training_batches(config, micro_config, [photos], device)(0))
+    here = next(training_batches(config, micro_config, [str(photos)], CPU)(0))
+    there = next(training_batches(config, micro_config, [str(photos)], device)(0))
     assert there.lr.device.type == "cuda"
     torch.testing.assert_close(there.lr.cpu(), here.lr, atol=0.1, rtol=0)

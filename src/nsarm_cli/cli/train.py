@@ -34,11 +34,15 @@ class StoredPrecision(StrEnum):
 
 
 Data = Annotated[
-    list[Path],
-    typer.Option("--data", help="Folder of pictures or .tar shard; may be repeated."),
+    list[str],
+    typer.Option(
+        "--data",
+        help="Folder, .jsonl list or .tar shard (path, pattern, URL, pipe:COMMAND); repeatable.",
+        metavar="PATH",
+    ),
 ]
 Validation = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option("--val", help="Pictures for validation, never trained on; may be repeated."),
 ]
 Settings = Annotated[
@@ -198,8 +202,8 @@ def _changes(**options: object) -> dict[str, str]:
 def _train(
     settings: "RunConfig",
     changes: dict[str, str],
-    data: list[Path],
-    val: list[Path] | None,
+    data: list[str],
+    val: list[str] | None,
     out: Path,
     *,
     device: str,

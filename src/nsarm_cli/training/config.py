@@ -6,7 +6,15 @@ from typing import Any, ClassVar
 
 from nsarm_cli.errors import ConfigError
 
-_AT_LEAST_1 = ("steps", "batch", "crop", "shrink", "validate_every", "validate_batches")
+_AT_LEAST_1 = (
+    "steps",
+    "batch",
+    "crop",
+    "shrink",
+    "validate_every",
+    "validate_batches",
+    "per_shard",
+)
 _AT_LEAST_0 = (
     *("final_lr", "warmup", "weight_decay", "seed", "workers", "save_minutes", "pixel"),
     *(
@@ -52,6 +60,7 @@ class RunConfig:
             "none" does neither.
         corrupt: different pictures that may be unreadable before the run stops; each is named,
             and another picture is shown in its place.
+        per_shard: pictures that a process takes from a shard from elsewhere before the next.
         degradation: name of the recipe that makes the low-resolution side.
         lr: peak learning rate of AdamW.
         final_lr: learning rate at the end, as a share of the peak.
@@ -79,6 +88,7 @@ class RunConfig:
     framing: str = "crop"
     turns: str = "all"
     corrupt: int = 10
+    per_shard: int = 1000
     degradation: str = "realesrgan-light"
     lr: float = 3e-4
     final_lr: float = 0.0

@@ -1,7 +1,6 @@
 """The batches of a run: from its settings and its pictures to what a step takes."""
 
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import torch
 
@@ -10,8 +9,11 @@ from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.training.config import RunConfig
 from nsarm_cli.training.data import Batch, Batches, Framing, loader
-from nsarm_cli.training.order import ShuffledOrder
+from nsarm_cli.training.order import Order, ShuffledOrder
+from nsarm_cli.training.patterns import find_sources
 from nsarm_cli.training.photos import PhotoStore
+from nsarm_cli.training.spool import Spool
+from nsarm_cli.training.stream import StreamedOrder
 from nsarm_cli.training.templates import crop_size
 
 _VALIDATION_SEED = 1_000_003
@@ -23,7 +25,7 @@ BatchesFrom = Callable[[int], Iterator[Batch]]
 def training_batches(
     config: RunConfig,
     model: NsarmConfig,
-    data: Sequence[Path],
+    data: Sequence[str],
     device: torch.device,
     part: tuple[int, int] | None = None,
 ) -> BatchesFrom:
@@ -32,19 +34,20 @@ def training_batches(
     Args:
         config: of the run.
         model: configuration of the model.
-        data: see `listing.list_pictures`.
+        data: see `patterns.find_sources` and `listing.list_pictures`.
         device: where the run computes.
         part: first sample and number of samples of this process in each batch.
 
     Raises:
         ConfigError: the data or the settings are wrong.
     """
-    seed, length = config.seed, config.steps
     sizes = {ratio: crop_size(model, ratio, config.crop) for ratio in config.templates}
-    order = ShuffledOrder(PhotoStore(data), config.batch, length, seed, list(sizes))
+    order = _order(
+        config, data, part=part, steps=config.steps, seed=config.seed, ratios=list(sizes)
+    )
     recipe, in_workers = _recipes(config, device)
     framing = Framing(sizes, config.shrink, config.framing, config.turns, in_workers)
-    batches = Batches(order, framing, config.batch, seed, length, part=part)
+    batches = Batches(order, framing, config.batch, config.seed, config.steps, part=part)
     return lambda step: _on_device(
         loader(batches, step, config.workers, config.corrupt), device, recipe
     )
@@ -53,7 +56,7 @@ def training_batches(
 def validation_batches(
     config: RunConfig,
     model: NsarmConfig,
-    data: Sequence[Path],
+    data: Sequence[str],
     device: torch.device,
     part: tuple[int, int] | None = None,
 ) -> Callable[[], Iterator[Batch]] | None:
@@ -66,11 +69,34 @@ def validation_batches(
         return None
     length = config.validate_batches
     sizes = {1.0: crop_size(model, 1.0, config.crop)}
-    order = ShuffledOrder(PhotoStore(data), config.batch, length, _VALIDATION_SEED)
+    order = _order(config, data, part=part, steps=length, seed=_VALIDATION_SEED, ratios=[1.0])
     recipe, in_workers = _recipes(config, device)
     framing = Framing(sizes, 1.0, config.framing, config.turns, in_workers)
     batches = Batches(order, framing, config.batch, _VALIDATION_SEED, length, part=part)
     return lambda: _on_device(loader(batches, 0, 0, config.corrupt), device, recipe)
+
+
+def _order(
+    config: RunConfig,
+    data: Sequence[str],
+    *,
+    part: tuple[int, int] | None,
+    steps: int,
+    seed: int,
+    ratios: Sequence[float],
+) -> Order:
+    sources = find_sources(data)
+    if not sources.streams:
+        return ShuffledOrder(PhotoStore(sources.paths), config.batch, steps, seed, ratios)
+    return StreamedOrder(
+        sources.streams,
+        Spool(),
+        part=part or (0, config.batch),
+        per_shard=config.per_shard,
+        batch=config.batch,
+        seed=seed,
+        ratios=ratios,
+    )
 
 
 def _recipes(

@@ -35,8 +35,8 @@ from nsarm_cli.weights.folder import CONFIG_FILE, WEIGHTS_FILE, load_model
 
 def train(
     config: RunConfig,
-    data: Sequence[Path],
-    validation: Sequence[Path],
+    data: Sequence[str],
+    validation: Sequence[str],
     out: Path,
     *,
     device: torch.device,
@@ -47,7 +47,7 @@ def train(
 
     Args:
         config: of the stage; its class says which.
-        data: folders, pictures, lists or tar shards to train on.
+        data: pictures to train on; see `feed.training_batches`.
         validation: the same for the fixed validation set; empty leaves it out.
         out: folder for the settings, the checkpoint, validation pictures and the model.
         device: where to compute.
