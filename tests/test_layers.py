@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "errors": ("", ""),
     "runtime": ("errors", "torch"),
     "models": ("", "torch einops"),
-    "imaging": ("errors", "torch numpy PIL einops"),
+    "imaging": ("errors", "torch numpy PIL einops imagecodecs tifffile pillow_heif"),
     "degradation": ("errors", "torch numpy PIL einops"),
     "text": ("errors", "torch safetensors transformers"),
     "perceptual": ("errors", "torch safetensors"),

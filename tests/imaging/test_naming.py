@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from nsarm_cli.errors import ImageError
-from nsarm_cli.imaging.naming import output_format, output_path, output_paths
+from nsarm_cli.imaging.formats import output_format
+from nsarm_cli.imaging.naming import output_path, output_paths
 
 
 def test_without_o_the_output_stands_beside_its_source():
@@ -40,7 +41,7 @@ def test_with_many_inputs_it_is_a_folder(tmp_path):
 
 @pytest.mark.parametrize("name", ["photo.gif", "photo", "photo.", "v1.5"])
 def test_an_unknown_ending_is_refused_with_the_known_ones(name):
-    with pytest.raises(ImageError, match=r"use \.png \.jpg \.jpeg \.webp, or a folder"):
+    with pytest.raises(ImageError, match=r"use \.png \.jpg \.jpeg \.webp \.tif \.tiff \.avif, or"):
         output_path(Path("p.png"), name, many=False)
 
 
@@ -62,7 +63,7 @@ def test_suffix_and_format_shape_the_names_made_here():
 
 def test_the_ending_decides_the_format_whatever_its_case():
     endings = ["png", "PNG", "jpg", "JPEG", "WebP"]
-    formats = [output_format(Path(f"x.{e}")) for e in endings]
+    formats = [output_format(Path(f"x.{e}")).name for e in endings]
     assert formats == ["PNG", "PNG", "JPEG", "JPEG", "WEBP"]
 
 

@@ -105,17 +105,23 @@ class Batch:
         Raises:
             ImageError: it cannot be read or written.
         """
-        from nsarm_cli.imaging.files import check_size, read_image, write_image
+        from nsarm_cli.imaging.formats import check_size, output_format
+        from nsarm_cli.imaging.layout import finish, layout_for
+        from nsarm_cli.imaging.output import write_picture
+        from nsarm_cli.imaging.picture import read_picture
 
         settings = self.settings
-        image = read_image(job.source)
-        width, height = (self.upscaler.scale * side for side in image.size)
+        picture = read_picture(job.source)
+        width, height = (self.upscaler.scale * side for side in (picture.width, picture.height))
         check_size(job.target, width, height)
+        layout, lost = layout_for(picture, width, height, output_format(job.target))
+        for note in (*picture.notes, *lost):
+            console.say(f"{job.source}: {note}")
         sampling = settings.sampling(self.upscaler.sampling)
         tensors: dict[str, Tensor] | None = None if settings.trace is None else {}
         began = time.perf_counter()
-        picture = self.upscaler.upscale(
-            image,
+        rows = self.upscaler.rows(
+            picture.rows(),
             seed=settings.seed,
             prompt=settings.words.prompt(job.source),
             negative_prompt=settings.words.negative,
@@ -124,11 +130,12 @@ class Batch:
             on_progress=on_progress,
             trace=tensors,
         )
+        strips = finish(picture, rows, layout)
+        write_picture(job.target, layout, strips, overwrite=settings.overwrite)
         seconds = time.perf_counter() - began
-        write_image(picture, job.target, overwrite=settings.overwrite)
         if settings.trace is not None and tensors is not None:
             facts = {"input": job.source.name, "seed": settings.seed, "sampling": sampling}
             facts |= settings.words.facts(job.source)
             write_trace(tensors, settings.trace, facts, overwrite=settings.overwrite)
-        size = f"{image.width}x{image.height}"
+        size = f"{picture.width}x{picture.height}"
         return f"{job.source}: {size} -> {width}x{height} in {seconds:.1f} s"

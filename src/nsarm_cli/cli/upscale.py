@@ -32,7 +32,7 @@ def upscale(
         typer.Option(
             "-o",
             "--out",
-            help="File (.png, .jpg, .jpeg or .webp) for one picture, or folder.",
+            help="File (.png, .jpg, .webp, .tif or .avif) for one picture, or folder.",
             show_default="beside the input, as NAME_x4.png",
             metavar="OUT",
         ),

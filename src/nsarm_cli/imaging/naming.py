@@ -7,25 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nsarm_cli.errors import ImageError
-
-OUTPUT_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
-"""Ending of an output file -> Pillow's name of its format."""
-
-
-def output_format(path: Path) -> str:
-    """Look up the format that the ending of `path` names.
-
-    Raises:
-        ImageError: none, or one that is not written.
-    """
-    ending = path.suffix.lower()
-    if ending not in OUTPUT_FORMATS:
-        what = f"the ending {path.suffix}" if ending else "a name without an ending"
-        raise ImageError(
-            f"{path}: {what} names no format that can be written; "
-            f"use {' '.join(OUTPUT_FORMATS)}, or a folder with a {os.sep} at its end"
-        )
-    return OUTPUT_FORMATS[ending]
+from nsarm_cli.imaging.formats import OUTPUT_FORMATS, output_format
 
 
 def output_path(
