@@ -61,19 +61,22 @@ def test_the_discriminator_learns_to_tell_and_the_maker_does_not(discriminator, 
     assert discriminator(real).mean() > discriminator(made).mean()
 
 
-def test_balanced_losses_pull_with_the_lengths_asked_for():
-    at = torch.tensor([3.0, 4.0], requires_grad=True)
-    main, other = (
-        (at * torch.tensor([1.0, 0.0])).sum(),
-        1000 * (at * torch.tensor([0.0, 1.0])).sum(),
-    )
-    loss = balanced(main, other, at, 0.5)
+def layer_and_picture() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two outputs, each the product of its own weight and input."""
+    last = torch.tensor([1.0, 1.0], requires_grad=True)
+    return last, last * torch.tensor([3.0, 4.0])
+
+
+def test_balanced_losses_pull_at_the_last_layer_with_the_lengths_asked_for():
+    last, picture = layer_and_picture()
+    main, other = picture[0] * 2, picture[1] * 1000
+    loss = balanced(main, other, picture, last, 0.5)
     assert float(loss.detach()) == float(main.detach())
     loss.backward()
-    torch.testing.assert_close(at.grad, torch.tensor([1.0, 0.5]))
+    torch.testing.assert_close(last.grad, torch.tensor([6.0, 3.0]))
 
 
 def test_a_loss_without_a_slope_leaves_the_main_one_alone():
-    at = torch.tensor([3.0, 4.0], requires_grad=True)
-    balanced(at.sum(), (0 * at).sum(), at, 0.5).backward()
-    assert at.grad.tolist() == [1.0, 1.0]
+    last, picture = layer_and_picture()
+    balanced(picture.sum(), (0 * picture).sum(), picture, last, 0.5).backward()
+    assert last.grad.tolist() == [3.0, 4.0]

@@ -427,3 +427,19 @@ def test_without_quantisation_the_known_scales_add_up_to_the_estimate(
         if convolutional:
             learned, _ = model.pyramid.decompose(learned[0], lambda residual: residual)
         torch.testing.assert_close(estimate, model.pyramid.compose(learned))
+
+
+def test_the_discriminator_looks_on_before_its_score_pushes(micro, batch):
+    """Until then the decoder learns as it would without one."""
+    gradients = {}
+    for name, change in (
+        ("alone", {"adversarial": 0.0}),
+        ("watched", {"adversarial_from": 5}),
+        ("pushed", {}),
+    ):
+        stage = build_stage(dataclasses.replace(CONFIGS["refined"], **change), micro, CPU)
+        micro.zero_grad()
+        stage.loss(batch, 4)[0].backward()
+        gradients[name] = micro.autoencoder.decoder.conv_in.weight.grad.clone()
+    torch.testing.assert_close(gradients["watched"], gradients["alone"])
+    assert not torch.allclose(gradients["pushed"], gradients["alone"])

@@ -26,7 +26,7 @@ _AT_LEAST_0 = (
         "sharpness",
         "temperature",
     ),
-    *("adversarial", "anchor"),
+    *("adversarial", "adversarial_from", "anchor"),
 )
 _CHOICES = {
     "precision": ("bf16", "fp32"),
@@ -234,8 +234,9 @@ class DecoderConfig(RunConfig):
         perceptual: weight of LPIPS; 0 does without.
         perceptual_weights: safetensors file of LPIPS; needed when `perceptual` is above 0.
         temperature: of the sampled bits; 0 is greedy.
-        adversarial: gradient of a patch discriminator's score at the picture, relative to that
-            of the pixel and perceptual terms; 0 does without.
+        adversarial: gradient of a patch discriminator's score at the last layer, relative to
+            that of the pixel and perceptual terms; 0 does without.
+        adversarial_from: first update that the score pushes; before, the discriminator looks on.
         transformation: the transformation network learns too, from the same losses, through
             the sum of codes as if it were not quantised.
         anchor: weight of stage 1's loss, which then keeps its prediction near the latents.
@@ -246,6 +247,7 @@ class DecoderConfig(RunConfig):
     perceptual_weights: str = ""
     temperature: float = 0.5
     adversarial: float = 0.0
+    adversarial_from: int = 0
     transformation: bool = False
     anchor: float = 1.0
 

@@ -75,7 +75,9 @@ class DecoderStage:
         if self._discriminator is not None:
             values["realism"] = self._discriminator.realism(picture)
             values["discriminator"] = self._discriminator.real_or_made(batch.hr, picture)
-            error = balanced(error, -values["realism"], picture, config.adversarial)
+            share = config.adversarial if step >= config.adversarial_from else 0.0
+            last = self._model.autoencoder.decoder.conv_out.weight
+            error = balanced(error, -values["realism"], picture, last, share)
             loss = loss + values["discriminator"]
         loss = loss + error
         return loss, {name: value.detach() for name, value in values.items()}
@@ -126,22 +128,28 @@ class DecoderStage:
         return self._resolver.feature(lr, generators, sampling)
 
 
-def balanced(main: Tensor, other: Tensor, at: Tensor, share: float) -> Tensor:
+def balanced(main: Tensor, other: Tensor, picture: Tensor, last: Tensor, share: float) -> Tensor:
     """Add a loss whose gradient is scaled to a share of the main one's.
 
-    A discriminator's score changes its scale as it learns; the share keeps the two in balance
-    (arXiv 2012.09841, Eq. 7, taken at the picture rather than at the last layer).
+    A discriminator's score changes its scale as it learns; the share keeps the two in balance.
+    Gradients are compared at the last layer (arXiv 2012.09841, Eq. 7), where a push that is the
+    same everywhere adds up, as it would in all layers; pixel by pixel it would look small.
 
     Args:
-        main: scalar loss of `at`.
-        other: scalar loss of `at`.
-        at: the picture, "b 3 h w".
-        share: length of the other's gradient, after scaling, over that of the main one.
+        main: scalar loss of the picture.
+        other: scalar loss of the picture.
+        picture: "b 3 h w".
+        last: weight of the layer that made the picture.
+        share: length of the other's gradient at `last`, after scaling, over that of the main.
 
     Returns:
         A scalar with the value of the main loss and the gradient of both.
     """
-    pull, push = (torch.autograd.grad(loss, at)[0] for loss in (main, other))
-    gradient = pull + push * (share * pull.norm() / push.norm().clamp_min(1e-12))
-    value: Tensor = main.detach() + ((at - at.detach()) * gradient).sum()
+    pull, push = (torch.autograd.grad(loss, picture)[0] for loss in (main, other))
+    lengths = [
+        torch.autograd.grad(picture, last, gradient, retain_graph=True)[0].norm()
+        for gradient in (pull, push)
+    ]
+    gradient = pull + push * (share * lengths[0] / lengths[1].clamp_min(1e-12))
+    value: Tensor = main.detach() + ((picture - picture.detach()) * gradient).sum()
     return value
