@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "passes": ("models.interface imaging runtime errors", "torch"),
     "pipeline": ("models.interface passes imaging runtime errors", "torch PIL"),
     "training": (
-        "models weights degradation perceptual imaging runtime errors",
+        "models text weights degradation perceptual imaging runtime errors",
         "torch einops numpy PIL safetensors filelock",
     ),
     "evaluation": (

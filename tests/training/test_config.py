@@ -106,6 +106,7 @@ def test_the_presets_of_the_paper_have_its_settings():
     assert (first.steps, first.batch, first.crop) == (100_000, 196, 1024)
     assert (second.steps, second.batch, second.crop) == (40_000, 32, 1024)
     assert (second.model, second.resize) == ("nsarm-8b", "trilinear")
+    assert (second.caption_drop, second.framing, second.turns) == (0.1, "whole", "none")
     assert first.degradation == second.degradation == "realesrgan"
 
 

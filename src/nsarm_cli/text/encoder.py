@@ -22,21 +22,27 @@ _log = logging.getLogger(__name__)
 
 
 class TextEncoder:
-    """Encodes prompts; between calls it waits in main memory.
+    """Encodes prompts; between calls it waits in main memory unless it is to stay.
 
     Args:
         model: a `T5EncoderModel` on the processor.
         tokenizer: its fast tokenizer.
         device: where it computes.
+        resident: stay on the device between calls, as training wants it.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, device: torch.device) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, device: torch.device, *, resident: bool = False
+    ) -> None:
+        self._resident = resident
         self._model = model
         self._tokenizer = tokenizer
         self._device = device
 
     @classmethod
-    def load(cls, folder: Path, device: torch.device, dtype: torch.dtype) -> "TextEncoder":
+    def load(
+        cls, folder: Path, device: torch.device, dtype: torch.dtype, *, resident: bool = False
+    ) -> "TextEncoder":
         """Load an encoder and its tokenizer from a folder, never from the network.
 
         Args:
@@ -46,6 +52,7 @@ class TextEncoder:
             dtype: of its weights. Below float32, the second matrix of each feed-forward and
                 the last norm stay float32: what they add to the residual stream is large.
                 float16 is too narrow for T5, so bfloat16 takes its place.
+            resident: stay on the device between calls.
 
         Raises:
             WeightsError: the folder is missing or damaged.
@@ -82,7 +89,8 @@ class TextEncoder:
                 f"{folder}: lacks {len(lost)} tensors of the text encoder, such as {lost[0]}; "
                 "get its files again"
             )
-        return cls(model.requires_grad_(requires_grad=False).eval(), tokenizer, device)
+        frozen = model.requires_grad_(requires_grad=False).eval()
+        return cls(frozen, tokenizer, device, resident=resident)
 
     @property
     def width(self) -> int:
@@ -123,8 +131,9 @@ class TextEncoder:
             self._model.to("cpu")
             return [self._features([row])[0] for row in rows]
         finally:
-            self._model.to("cpu")
-            if self._device.type == "cuda":
+            if not self._resident:
+                self._model.to("cpu")
+            if self._device.type == "cuda" and not self._resident:
                 torch.cuda.empty_cache()  # else the allocator keeps what the transformer needs
 
     def _tokens(self, prompts: Sequence[str]) -> list[list[int]]:

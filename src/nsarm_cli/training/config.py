@@ -28,9 +28,13 @@ _AT_LEAST_0 = (
     ),
     *("adversarial", "adversarial_from", "anchor"),
 )
+PROMPT = "A high-quality image with harmonious colors and rich details."
+"""The fixed prompt of the paper (Table 3)."""
+
 _CHOICES = {
     "precision": ("bf16", "fp32"),
     "decay": ("linear", "cosine"),
+    "recompute": ("none", "selective", "full"),
     "framing": ("crop", "whole"),
     "turns": ("all", "mirror", "none"),
 }
@@ -69,6 +73,9 @@ class RunConfig:
         betas: of AdamW.
         weight_decay: of matrices and kernels only.
         clip: largest norm of the gradient.
+        recompute: activations that are computed again in the backward pass to save memory, block
+            by block: "none", "selective" (what is cheap) or "full" (everything).
+        compile: compile the transformer's blocks, which takes a minute and then is faster.
         precision: "bf16" computes under autocast with fp32 master weights; or "fp32".
         seed: of data and initial weights.
         workers: processes that prepare batches.
@@ -97,6 +104,8 @@ class RunConfig:
     betas: tuple[float, float] = (0.9, 0.97)
     weight_decay: float = 0.005
     clip: float = 2.0
+    recompute: str = "none"
+    compile: bool = False
     precision: str = "bf16"
     seed: int = 0
     workers: int = 1
@@ -112,6 +121,11 @@ class RunConfig:
         """Aspect ratios of the crops, height by width."""
         return (1.0,)
 
+    @property
+    def reads_captions(self) -> bool:
+        """Whether batches carry captions."""
+        return False
+
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             # Written so that NaN fails too.
@@ -125,6 +139,11 @@ class RunConfig:
             if getattr(self, name) not in choices:
                 known = '" or "'.join(choices)
                 raise ConfigError(f'{name} is "{getattr(self, name)}"; choose "{known}"')
+        if self.compile and self.recompute == "selective":
+            raise ConfigError(
+                'recompute is "selective" and compile is on, but compiled blocks choose for '
+                'themselves what to compute again; set recompute to "none" or "full"'
+            )
 
 
 @dataclass(frozen=True)
@@ -180,12 +199,27 @@ class BitsConfig(RunConfig):
         resize: how the next scale's input is made, "area" as in inference or "trilinear" as
             Infinity was trained (over one frame, which is bilinear).
         reweight: weigh the tokens of each scale by 1/side rather than alike.
+        text_encoder: folder of a T5 encoder that reads captions on the way; "" reads none.
+        features: folder of what `nsarm train features` wrote, in place of an encoder.
+        caption_drop: probability that a caption is replaced by the learned unconditional one.
+        short_captions: probability of the short caption of a picture that has one.
+        prompt: what a picture without a caption is given.
     """
 
     flip: float = 0.1
     flip_scales: tuple[int, ...] = field(default=(), metadata={"item": int, "like": (7, 8)})
     resize: str = "area"
     reweight: bool = False
+    text_encoder: str = ""
+    features: str = ""
+    caption_drop: float = 0.1
+    short_captions: float = 0.0
+    prompt: str = PROMPT
+
+    @property
+    def reads_captions(self) -> bool:
+        """Whether batches carry captions."""
+        return bool(self.text_encoder or self.features)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -193,6 +227,11 @@ class BitsConfig(RunConfig):
             raise ConfigError(f'resize is "{self.resize}"; choose "area" or "trilinear"')
         if not 0 <= self.flip < 0.5:
             raise ConfigError(f"flip is {self.flip}; give a share from 0 to below 0.5")
+        if self.text_encoder and self.features:
+            raise ConfigError("text_encoder and features are both given; give one of them")
+        for name in ("caption_drop", "short_captions"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}; give a probability")
         if any(scale < 0 for scale in self.flip_scales):
             raise ConfigError(f"flip_scales is {list(self.flip_scales)}; give numbers from 0 on")
 

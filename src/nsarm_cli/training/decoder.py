@@ -17,6 +17,7 @@ from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm import bsq
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.perceptual.lpips import PerceptualDistance
+from nsarm_cli.training.captions import resolver_of
 from nsarm_cli.training.config import DecoderConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.discriminator import PatchDiscriminator
@@ -25,7 +26,6 @@ from nsarm_cli.training.labels import preliminary_targets
 from nsarm_cli.training.losses import preliminary_loss
 from nsarm_cli.training.perceptual import jitter
 from nsarm_cli.training.stage1 import check_crop, lr_of
-from nsarm_cli.training.stage2 import resolver_of
 
 DISCRIMINATOR_WIDTH = 48
 """Small: it must not cost more than the decoder that it teaches."""

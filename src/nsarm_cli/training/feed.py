@@ -6,8 +6,9 @@ import torch
 
 from nsarm_cli.degradation.recipe import RECIPES, DegradationRecipe
 from nsarm_cli.errors import ConfigError
+from nsarm_cli.models.core.schedule import Grid
 from nsarm_cli.models.nsarm.config import NsarmConfig
-from nsarm_cli.training.config import RunConfig
+from nsarm_cli.training.config import BitsConfig, RunConfig
 from nsarm_cli.training.data import Batch, Batches, Framing, loader
 from nsarm_cli.training.order import Order, ShuffledOrder
 from nsarm_cli.training.patterns import find_sources
@@ -46,7 +47,7 @@ def training_batches(
         config, data, part=part, steps=config.steps, seed=config.seed, ratios=list(sizes)
     )
     recipe, in_workers = _recipes(config, device)
-    framing = Framing(sizes, config.shrink, config.framing, config.turns, in_workers)
+    framing = _framing(config, sizes, config.shrink, in_workers)
     batches = Batches(order, framing, config.batch, config.seed, config.steps, part=part)
     return lambda step: _on_device(
         loader(batches, step, config.workers, config.corrupt), device, recipe
@@ -71,9 +72,18 @@ def validation_batches(
     sizes = {1.0: crop_size(model, 1.0, config.crop)}
     order = _order(config, data, part=part, steps=length, seed=_VALIDATION_SEED, ratios=[1.0])
     recipe, in_workers = _recipes(config, device)
-    framing = Framing(sizes, 1.0, config.framing, config.turns, in_workers)
+    framing = _framing(config, sizes, 1.0, in_workers)
     batches = Batches(order, framing, config.batch, _VALIDATION_SEED, length, part=part)
     return lambda: _on_device(loader(batches, 0, 0, config.corrupt), device, recipe)
+
+
+def _framing(
+    config: RunConfig, sizes: dict[float, Grid], shrink: float, recipe: DegradationRecipe | None
+) -> Framing:
+    short = config.short_captions if isinstance(config, BitsConfig) else 0.0
+    return Framing(
+        sizes, shrink, config.framing, config.turns, recipe, config.reads_captions, short
+    )
 
 
 def _order(

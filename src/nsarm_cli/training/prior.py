@@ -5,11 +5,11 @@ cross-entropy on the plain labels of all scales (NSARM Alg. 1), with bitwise sel
 Nothing is known beforehand, so pictures of several aspect ratios can be learned.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.core.generate import generate
@@ -18,11 +18,12 @@ from nsarm_cli.models.core.schedule import ScaleSchedule
 from nsarm_cli.models.nsarm.codec import BitCodec
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.training.bits import BitPrediction
+from nsarm_cli.training.captions import Conditions, Encoder
 from nsarm_cli.training.config import PriorConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.grid import write_grid
 from nsarm_cli.training.losses import bit_cross_entropy
-from nsarm_cli.training.stage2 import condition_of
+from nsarm_cli.training.stage2 import chances
 from nsarm_cli.training.templates import crop_size, template
 
 
@@ -31,21 +32,24 @@ class Prior:
 
     Args:
         model: with a trained autoencoder.
-        config: self-correction, resize and weights of tokens.
+        config: self-correction, resize, weights of tokens, and captions.
+        encoder: of captions; None trains a model with text under its unconditional caption.
     """
 
-    def __init__(self, model: NsarmModel, config: PriorConfig) -> None:
+    def __init__(
+        self, model: NsarmModel, config: PriorConfig, encoder: Encoder | None = None
+    ) -> None:
         self.module = model
         self.trained = nn.ModuleDict(
             {"transformer": model.transformer, "conditioner": model.conditioner}
         )
         self._model = model
         self._bits = BitPrediction(model, config, 0)
+        self._conditions = Conditions(model, encoder, config.caption_drop, config.prompt)
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of all scales' bits; flips are drawn per sample and step."""
-        generators = batch.generators("flip", step)
-        logits, labels, schedule = self._predict(batch, generators)
+        logits, labels, schedule = self._predict(batch, step)
         figures = self._bits.figures(logits, labels, schedule)
         return self._bits.loss(logits, labels, schedule), figures
 
@@ -59,13 +63,12 @@ class Prior:
             values["loss"] = bit_cross_entropy(logits, labels).mean()
             for name, value in values.items():
                 figures.setdefault(name, []).append(float(value))
-            shown = shown or [batch.hr, self._sample(len(batch.hr), schedule)]
+            shown = shown or [batch.hr, self._sample(batch, schedule)]
         write_grid(shown, pictures)
         return {name: sum(values) / len(values) for name, values in figures.items()}
 
-    def _predict(
-        self, batch: Batch, generators: Sequence[Generator] | None
-    ) -> tuple[Tensor, Tensor, ScaleSchedule]:
+    def _predict(self, batch: Batch, step: int | None) -> tuple[Tensor, Tensor, ScaleSchedule]:
+        """Logits, labels and scales; without a step nothing is flipped or dropped."""
         config = self._model.config
         window = crop_size(config, batch.ratio, config.window * config.scale)
         if tuple(batch.hr.shape[-2:]) != window:
@@ -75,14 +78,15 @@ class Prior:
                 f"set crop = {config.window * config.scale}"
             )
         schedule = template(config, batch.ratio)
+        flips, drops = chances(batch, step)
         with torch.no_grad():
             target = self._model.autoencoder.encode(batch.hr).float()
-            forced = self._bits.teach(target, [], schedule, generators)
-        condition = condition_of(self._model, len(batch.hr))
+            forced = self._bits.teach(target, [], schedule, flips)
+        condition = self._conditions.of(batch, drops)
         return *self._bits.predict(forced, schedule, condition), schedule
 
     @torch.no_grad()
-    def _sample(self, count: int, schedule: ScaleSchedule) -> Tensor:
+    def _sample(self, batch: Batch, schedule: ScaleSchedule) -> Tensor:
         config, transformer = self._model.config, self._model.transformer
         device = transformer.start.device
         generated = generate(
@@ -91,9 +95,9 @@ class Prior:
             ResidualPyramid(schedule.latents),
             BitCodec(config.autoencoder.channels, config.patch),
             known=[],
-            condition=transformer.prepare(condition_of(self._model, count)),
+            condition=transformer.prepare(self._conditions.of(batch, None)),
             rope=transformer.rope(schedule, device),
-            generators=[torch.Generator().manual_seed(i) for i in range(count)],
+            generators=[torch.Generator().manual_seed(i) for i in range(len(batch.hr))],
             sampling=config.sampling,
         )
         return self._model.decode(generated.feature)

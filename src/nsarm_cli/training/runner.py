@@ -12,8 +12,12 @@ from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.perceptual.lpips import PerceptualDistance
+from nsarm_cli.runtime import PRECISIONS
+from nsarm_cli.text.encoder import TextEncoder
+from nsarm_cli.training.captions import Encoder, StoredFeatures
 from nsarm_cli.training.checkpoint import save_atomically
 from nsarm_cli.training.config import (
+    BitsConfig,
     DecoderConfig,
     PriorConfig,
     RunConfig,
@@ -22,6 +26,7 @@ from nsarm_cli.training.config import (
     TokenizerConfig,
 )
 from nsarm_cli.training.decoder import DecoderStage
+from nsarm_cli.training.economy import economise
 from nsarm_cli.training.feed import training_batches, validation_batches
 from nsarm_cli.training.loop import Progress, Stage, run
 from nsarm_cli.training.prior import Prior
@@ -64,6 +69,7 @@ def train(
     model = starting_model(config).to(device)
     _check_crop(config, model)
     stage = build_stage(config, model, device)
+    economise(stage.trained, config.recompute, compiled=config.compile)
     batches = training_batches(config, model.config, data, device)
     fixed = validation_batches(config, model.config, validation, device)
     try:
@@ -94,11 +100,11 @@ def build_stage(config: RunConfig, model: NsarmModel, device: torch.device) -> S
     if isinstance(config, TokenizerConfig):
         return TokenizerStage(model, config, _perceptual(config, device))
     if isinstance(config, PriorConfig):
-        return Prior(model, config)
+        return Prior(model, config, _encoder(config, device))
     if isinstance(config, Stage1Config):
         return Stage1(model)
     if isinstance(config, Stage2Config):
-        return Stage2(model, config)
+        return Stage2(model, config, _encoder(config, device))
     if isinstance(config, DecoderConfig):
         return DecoderStage(model, config, _perceptual(config, device))
     raise TypeError(f"no stage for {type(config).__name__}")
@@ -146,6 +152,15 @@ def _check_crop(config: RunConfig, model: NsarmModel) -> None:
             f"crop is {config.crop}; give a multiple of {model.config.autoencoder.stride}, "
             "the pixels of a latent"
         )
+
+
+def _encoder(config: BitsConfig, device: torch.device) -> Encoder | None:
+    if config.features:
+        return StoredFeatures(Path(config.features))
+    if config.text_encoder:
+        dtype = PRECISIONS[config.precision]
+        return TextEncoder.load(Path(config.text_encoder), device, dtype, resident=True)
+    return None
 
 
 def _perceptual(

@@ -5,18 +5,16 @@ Bitwise cross-entropy (NSARM Eqs. 5 and 6) on labels modified by the transformed
 transformation network and the autoencoder stay as they are.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from torch import Generator, Tensor, nn
 
-from nsarm_cli.models.core.transformer import Condition
 from nsarm_cli.models.interface import Sampling
-from nsarm_cli.models.nsarm.conditioner import ConstantConditioner
 from nsarm_cli.models.nsarm.model import NsarmModel
-from nsarm_cli.models.nsarm.resolver import NsarmResolver, NsarmTextResolver
 from nsarm_cli.training.bits import BitPrediction
+from nsarm_cli.training.captions import Conditions, Encoder
 from nsarm_cli.training.config import Stage2Config
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.grid import write_grid
@@ -29,10 +27,13 @@ class Stage2:
 
     Args:
         model: with a trained autoencoder and transformation network.
-        config: self-correction, resize and weights of tokens.
+        config: self-correction, resize, weights of tokens, and captions.
+        encoder: of captions; None trains a model with text under its unconditional caption.
     """
 
-    def __init__(self, model: NsarmModel, config: Stage2Config) -> None:
+    def __init__(
+        self, model: NsarmModel, config: Stage2Config, encoder: Encoder | None = None
+    ) -> None:
         self.module = model
         self.trained = nn.ModuleDict(
             {"transformer": model.transformer, "conditioner": model.conditioner}
@@ -40,11 +41,11 @@ class Stage2:
         self._model = model
         self._schedule = model.config.schedule
         self._bits = BitPrediction(model, config, model.config.preliminary)
+        self._conditions = Conditions(model, encoder, config.caption_drop, config.prompt)
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Cross-entropy of the sampled scales' bits; flips are drawn per sample and step."""
-        generators = batch.generators("flip", step)
-        logits, labels = self._predict(batch, generators)
+        logits, labels = self._predict(batch, step)
         figures = self._bits.figures(logits, labels, self._schedule)
         return self._bits.loss(logits, labels, self._schedule), figures
 
@@ -63,31 +64,26 @@ class Stage2:
         write_grid(shown, pictures)
         return {name: sum(values) / len(values) for name, values in figures.items()}
 
-    def _predict(
-        self, batch: Batch, generators: Sequence[Generator] | None
-    ) -> tuple[Tensor, Tensor]:
+    def _predict(self, batch: Batch, step: int | None) -> tuple[Tensor, Tensor]:
+        """Logits and labels; without a step nothing is flipped or dropped."""
         check_crop(self._model, batch.hr)
+        flips, drops = chances(batch, step)
         with torch.no_grad():
             target = self._model.autoencoder.encode(batch.hr).float()
             given = self._model.preliminary_residuals(lr_of(batch))
-            forced = self._bits.teach(target, given, self._schedule, generators)
-        condition = condition_of(self._model, len(batch.hr))
+            forced = self._bits.teach(target, given, self._schedule, flips)
+        condition = self._conditions.of(batch, drops)
         return self._bits.predict(forced, self._schedule, condition)
 
     def _sample(self, batch: Batch) -> Tensor:
         generators = [torch.Generator().manual_seed(i) for i in range(len(batch.hr))]
-        return resolver_of(self._model).resolve(lr_of(batch), generators, Sampling())
+        return self._conditions.resolver().resolve(lr_of(batch), generators, Sampling())
 
 
-def condition_of(model: NsarmModel, batch: int) -> Condition:
-    """The condition of a batch without captions."""
-    if isinstance(model.conditioner, ConstantConditioner):
-        return model.conditioner(batch)  # type: ignore[no-any-return]
-    return model.conditioner([model.conditioner.unconditional] * batch)  # type: ignore[no-any-return]
-
-
-def resolver_of(model: NsarmModel) -> NsarmResolver:
-    """A resolver under the condition of `condition_of`."""
-    if isinstance(model.conditioner, ConstantConditioner):
-        return NsarmResolver(model)
-    return NsarmTextResolver(model, model.conditioner.unconditional.detach())
+def chances(
+    batch: Batch, step: int | None
+) -> tuple[list[Generator] | None, list[Generator] | None]:
+    """Generators of flipped bits and of dropped captions in a step, or nothing to draw from."""
+    if step is None:
+        return None, None
+    return batch.generators("flip", step), batch.generators("drop", step)

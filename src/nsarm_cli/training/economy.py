@@ -1,0 +1,98 @@
+"""Less memory by computing activations twice, and more speed by compiling: block by block.
+
+Both change the `forward` of single blocks and nothing else, so names of parameters, hooks of
+sharding and what is computed stay as they are. Without gradients, as in validation, the blocks
+run as they always do.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
+
+from nsarm_cli.models.core.block import Block, BlockContext
+from nsarm_cli.models.nsarm.autoencoder import ResidualBlock
+
+Forward = Callable[..., Any]
+
+UNITS = (Block, nn.TransformerEncoderLayer, ResidualBlock)
+"""What is computed again, or compiled, as a whole."""
+
+_KEPT = (
+    *("mm", "addmm", "bmm", "convolution", "_scaled_dot_product_flash_attention"),
+    *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
+    "_scaled_dot_product_flash_attention_for_cpu",
+)
+KEPT = frozenset(getattr(torch.ops.aten, name).default for name in _KEPT)
+"""Results that the policy "selective" keeps: they are what is dear to compute."""
+
+
+def economise(
+    trained: nn.Module, recompute: str, *, compiled: bool, backend: str = "inductor"
+) -> None:
+    """Make the blocks of a module recompute their activations, compile them, or both.
+
+    Args:
+        trained: what is trained; its blocks are those of `UNITS`.
+        recompute: "none" keeps all activations for the backward pass; "full" keeps a block's
+            input and computes the rest again; "selective" keeps the results of matrix products,
+            convolutions and attention too, and computes only what is cheap again.
+        compiled: compile each transformer block with torch.compile, once for all of them.
+        backend: of torch.compile.
+    """
+    for unit in trained.modules():
+        if not isinstance(unit, UNITS):
+            continue
+        plain = unit.forward
+        forward: Forward = plain
+        if compiled and isinstance(unit, Block):
+            forward = _compiled(unit, backend)
+        if recompute != "none":
+            forward = _recomputed(forward, recompute)
+        if forward is not plain:
+            # On the object, not its class: the next model of this process is not concerned.
+            object.__setattr__(unit, "forward", _only_with_gradients(forward, plain))
+
+
+def _only_with_gradients(forward: Forward, plain: Forward) -> Forward:
+    @functools.wraps(plain)
+    def run(*arguments: Any, **named: Any) -> Any:
+        return (forward if torch.is_grad_enabled() else plain)(*arguments, **named)
+
+    return run
+
+
+def _recomputed(forward: Forward, policy: str) -> Forward:
+    options: dict[str, Any] = {"use_reentrant": False}
+    if policy == "selective":
+        options["context_fn"] = functools.partial(create_selective_checkpoint_contexts, _keep)
+    return functools.partial(checkpoint, forward, **options)
+
+
+def _keep(_context: Any, operation: Any, *_arguments: Any, **_named: Any) -> CheckpointPolicy:
+    kept = operation in KEPT
+    return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def _compiled(block: Block, backend: str) -> Forward:
+    call = torch.compile(_call_block, backend=backend, dynamic=False)
+
+    def run(x: torch.Tensor, context: BlockContext, index: int) -> torch.Tensor:
+        # The number of a block would be compiled in, and each block compiled anew.
+        text = None if context.text is None else [context.text[index]]
+        own = dataclasses.replace(context, text=text)
+        return call(block, x, own)
+
+    return run
+
+
+def _call_block(block: Block, x: torch.Tensor, context: BlockContext) -> torch.Tensor:
+    return type(block).forward(block, x, context, 0)
