@@ -35,7 +35,8 @@ from nsarm_cli.training.stage1 import Stage1, check_window
 from nsarm_cli.training.stage2 import Stage2
 from nsarm_cli.training.start import starting_model
 from nsarm_cli.training.tokenizer import TokenizerStage
-from nsarm_cli.weights.folder import CONFIG_FILE, WEIGHTS_FILE, load_model
+from nsarm_cli.weights.folder import CONFIG_FILE, load_model
+from nsarm_cli.weights.shards import WEIGHTS_FILE
 
 
 def train(
