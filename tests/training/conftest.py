@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
+from torch.distributed.checkpoint.state_dict_loader import load
 
 from nsarm_cli.cli import console
 from nsarm_cli.cli.main import main
@@ -118,6 +121,27 @@ def nsarm_train(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
         return Result(code, *capsys.readouterr())
 
     return run
+
+
+class Saved(NamedTuple):
+    """The newest checkpoint of a run."""
+
+    step: int
+    tensors: dict[str, Tensor]
+
+
+@pytest.fixture
+def saved_in() -> Callable[[Path], Saved]:
+    """Read the newest checkpoint of a run's folder, whole, however many processes wrote it."""
+
+    def read(run: Path) -> Saved:
+        reader = HuggingFaceStorageReader(str(max((run / "checkpoints").glob("step-*"))))
+        there = reader.read_metadata().state_dict_metadata
+        tensors = {n: torch.empty(e.size, dtype=e.properties.dtype) for n, e in there.items()}
+        load(tensors, storage_reader=reader)
+        return Saved(int(tensors.pop("step")), tensors)
+
+    return read
 
 
 @pytest.fixture

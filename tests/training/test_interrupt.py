@@ -8,14 +8,15 @@ import sys
 import time
 
 import pytest
-from safetensors import safe_open
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_after_the_step_and_ends_well(number, write_settings, photos, tmp_path):
+def test_a_signal_saves_after_the_step_and_ends_well(
+    number, write_settings, photos, tmp_path, saved_in
+):
     """Workers used to print the message once more, and SIGTERM to kill them and the run."""
     out = tmp_path / "out"
-    checkpoint = out / "checkpoint.safetensors"
+    checkpoints = out / "checkpoints"
     settings = write_settings(steps=100_000, workers=1, save_minutes=0)
     options = ["--data", photos, "--config", settings, "--out", out, "--threads", "1"]
     process = subprocess.Popen(
@@ -27,7 +28,11 @@ def test_a_signal_saves_after_the_step_and_ends_well(number, write_settings, pho
     )
     try:
         deadline = time.monotonic() + 300
-        while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        while (
+            not list(checkpoints.glob("step-*"))
+            and process.poll() is None
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.05)
         if process.poll() is None:
             os.killpg(process.pid, number)
@@ -41,10 +46,10 @@ def test_a_signal_saves_after_the_step_and_ends_well(number, write_settings, pho
     assert stderr.count("stopping after this step") == 1
     (step,) = re.findall(r"stopped and saved after step (\d+); the same command goes on", stderr)
     assert "Traceback" not in stderr
-    with safe_open(checkpoint, framework="pt") as file:
-        assert file.metadata() == {"step": step}
+    assert saved_in(out).step == int(step)
+    assert max(path.name for path in checkpoints.iterdir()) == f"step-{int(step):08d}"
     assert sorted(path.name for path in out.iterdir()) == [
-        "checkpoint.safetensors",
+        "checkpoints",
         "config.json",
         "model.safetensors",
         "training.toml",
@@ -56,12 +61,14 @@ def test_a_bug_in_a_worker_ends_the_program(photos):
     program = (
         "import sys; from pathlib import Path;"
         "from nsarm_cli.degradation.recipe import REALESRGAN_LIGHT;"
-        "from nsarm_cli.training.data import CropDataset, loader;"
+        "from nsarm_cli.training.data import Batches, Framing, loader;"
+        "from nsarm_cli.training.order import ShuffledOrder;"
         "from nsarm_cli.training.photos import PhotoStore;"
         "photos = PhotoStore([Path(sys.argv[1])]);"
         # The degradation takes no crop of this side.
-        "crops = CropDataset(photos, 30, 1, 0, 2, recipe=REALESRGAN_LIGHT);"
-        "batches = loader(crops, 0, 1); next(batches)"
+        "framing = Framing({1.0: (30, 30)}, recipe=REALESRGAN_LIGHT);"
+        "crops = Batches(ShuffledOrder(photos, 1, 2, 0), framing, 1, 0, 2);"
+        "next(loader(crops, 0, 1))"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(photos)],

@@ -6,21 +6,31 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.training import loop
 from nsarm_cli.training.config import RunConfig
 from nsarm_cli.training.data import Batch
-from nsarm_cli.training.loop import (
+from nsarm_cli.training.distributed import Ranks
+from nsarm_cli.training.loop import run
+from nsarm_cli.training.step import (
+    Stepper,
     TrainingDivergedError,
     learning_rate,
     parameter_groups,
-    run,
 )
 
-CPU = torch.device("cpu")
 BATCH = Batch(torch.ones(1, 3, 4, 4), None)
+
+
+def newest(folder):
+    return max((folder / "checkpoints").iterdir())
+
+
+def tensors_in(checkpoint) -> dict[str, Tensor]:
+    return {name: t for path in checkpoint.iterdir() for name, t in load_file(path).items()}
 
 
 class Toy:
@@ -38,11 +48,11 @@ class Toy:
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         self.seen.append(step)
-        x = batch.hr.mean().reshape(1, 1)
+        x = batch.hr.mean((1, 2, 3))[:, None]
         hidden = self.module["one"](x)
         if step == self._at and self._fault == "gradient":
             self.module["two"].weight.register_hook(lambda gradient: gradient * math.nan)
-        loss = self.module["two"](hidden).square().sum()
+        loss = self.module["two"](hidden).square().mean()
         if step == self._at and self._fault == "loss":
             loss = loss + math.inf
         return loss, {"twice": 2 * loss}
@@ -62,12 +72,12 @@ def settings(**changes) -> RunConfig:
 def train(stage, config, folder, should_stop=lambda: False, validation=None):
     reports = []
     done = run(
-        stage,
+        Stepper(stage, config, folder, Ranks()),
         config,
         lambda step: [BATCH] * (config.steps - step),
         validation,
         folder,
-        device=CPU,
+        ranks=Ranks(),
         report=reports.append,
         should_stop=should_stop,
     )
@@ -113,15 +123,15 @@ def test_clipping_limits_the_norm_of_the_whole_gradient(tmp_path, monkeypatch):
 def test_what_is_not_finite_stops_before_the_update_and_keeps_the_checkpoint(tmp_path, fault):
     stage = Toy(fault, at=2)
     good = Toy()
-    train(good, settings(steps=4), tmp_path / "good", should_stop=lambda: len(good.seen) == 2)
+    train(good, settings(), tmp_path / "good", should_stop=lambda: len(good.seen) == 2)
 
     with pytest.raises(TrainingDivergedError, match=r"step 2: the loss is .*; nothing was updated"):
         train(stage, settings(save_minutes=0), tmp_path)
 
     after_two = state(good)
     assert all(torch.equal(tensor, after_two[name]) for name, tensor in state(stage).items())
-    checkpoint = "checkpoint.safetensors"
-    assert (tmp_path / checkpoint).read_bytes() == (tmp_path / "good" / checkpoint).read_bytes()
+    assert newest(tmp_path).name == "step-00000002"
+    assert tensors_in(newest(tmp_path)).keys() == tensors_in(newest(tmp_path / "good")).keys()
 
 
 def test_the_tensor_whose_gradient_is_not_finite_is_named(tmp_path):
@@ -132,7 +142,9 @@ def test_the_tensor_whose_gradient_is_not_finite_is_named(tmp_path):
 
 
 def test_a_loss_without_a_bad_gradient_is_reported_alone(tmp_path):
-    with pytest.raises(TrainingDivergedError, match="step 0: the loss is inf; nothing was updated"):
+    with pytest.raises(
+        TrainingDivergedError, match="step 0: the loss is inf through twice; nothing was"
+    ):
         train(Toy("loss", at=0), settings(), tmp_path)
 
 
@@ -166,12 +178,71 @@ def test_validation_changes_nothing_of_the_training(tmp_path):
 
 def test_checkpoints_come_by_the_clock(tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(loop, "save_checkpoint", lambda *arguments: saved.append(arguments[-1]))
-    clock = iter(range(0, 10_000, 40))
+    monkeypatch.setattr(Stepper, "save", lambda stepper: saved.append(stepper.step))
+    clock = iter(range(0, 10_000, 20))
     monkeypatch.setattr(loop.time, "monotonic", lambda: next(clock))
     train(Toy(), settings(steps=6, save_minutes=1.0), tmp_path)
-    # The clock is read once a step and once a save: 40 s each.
-    assert saved == [2, 4, 6]
+    # Steps begin 40 s apart. One that begins more than 60 s after the last that saved, saves.
+    assert saved == [3, 5, 6]
+
+
+def test_what_was_good_is_saved_before_a_run_stops(tmp_path):
+    with pytest.raises(TrainingDivergedError, match="step 2 is saved"):
+        train(Toy("loss", at=2), settings(), tmp_path)
+    well = Toy()
+    assert train(well, settings(), tmp_path)[0] == 4
+    assert well.seen == [2, 3]
+
+
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(tmp_path):
+    whole, parted = Toy(), Toy()
+    batches = [Batch(torch.rand(4, 3, 4, 4), None) for _ in range(3)]
+    reports = []
+    for stage, parts in ((whole, 1), (parted, 4)):
+        config = settings(steps=3, batch=4, accumulate=parts)
+        stepper = Stepper(stage, config, tmp_path / str(parts), Ranks())
+        reports.append([stepper.advance(batch).values for batch in batches])
+    for one, other in zip(*reports, strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+    for one, other in zip(whole.module.parameters(), parted.module.parameters(), strict=True):
+        assert torch.allclose(one, other, rtol=1e-5)
+
+
+def test_the_average_follows_the_weights_and_validation_sees_it(tmp_path):
+    class Shows(Toy):
+        def validate(self, batches, pictures):
+            return {"weight": self.module["one"].weight.item()}
+
+    stage = Shows()
+    weights = [stage.module["one"].weight.item()]
+    stepper = Stepper(stage, settings(ema=0.9, steps=20), tmp_path, Ranks())
+    for _ in range(3):
+        stepper.advance(BATCH)
+        weights.append(stage.module["one"].weight.item())
+
+    wanted = weights[0]
+    for step, weight in enumerate(weights[1:], start=1):
+        past = min(0.9, (1 + step) / (10 + step))
+        wanted = past * wanted + (1 - past) * weight
+    assert stepper.validate([BATCH], None)["weight"] == pytest.approx(wanted, rel=1e-5)
+    assert stage.module["one"].weight.item() == weights[-1]
+    assert float(stepper.weights(stage.module, averaged=True)["one.weight"]) == pytest.approx(
+        wanted, rel=1e-5
+    )
+    assert float(stepper.weights(stage.module)["one.weight"]) == weights[-1]
+
+
+def test_the_average_survives_a_stop(tmp_path):
+    broken, whole = Toy(), Toy()
+    config = settings(ema=0.5)
+    train(broken, config, tmp_path / "a", should_stop=lambda: len(broken.seen) == 2)
+    resumed = Stepper(Toy(), config, tmp_path / "a", Ranks())
+    unbroken = Stepper(whole, config, tmp_path / "b", Ranks())
+    for _ in range(2):
+        unbroken.advance(BATCH)
+    assert resumed.step == unbroken.step == 2
+    for name, value in resumed.average.values.items():
+        assert torch.equal(value, unbroken.average.values[name])
 
 
 def test_the_optimiser_never_touches_other_parts(tmp_path):

@@ -5,7 +5,6 @@ import signal
 
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from nsarm_cli.models.nsarm.model import NsarmModel
@@ -26,14 +25,15 @@ def assert_same_files(one, other, names):
             assert (one / name).read_bytes() == (other / name).read_bytes()
 
 
-def step_of(folder) -> int:
-    with safe_open(folder / "checkpoint.safetensors", framework="pt") as file:
-        return int(file.metadata()["step"])
+def assert_same_checkpoints(one, other):
+    assert one.step == other.step
+    assert one.tensors.keys() == other.tensors.keys()
+    assert [k for k in one.tensors if not torch.equal(one.tensors[k], other.tensors[k])] == []
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_two_steps_a_stop_and_two_more_are_four_steps(
-    stage, nsarm_train, write_settings, interrupt_during, photos, tmp_path, monkeypatch
+    stage, nsarm_train, write_settings, interrupt_during, photos, tmp_path, monkeypatch, saved_in
 ):
     whole, parted = tmp_path / "whole", tmp_path / "parted"
     command = (stage, "--data", photos, "--val", photos, "--config", write_settings(), "--out")
@@ -44,18 +44,18 @@ def test_two_steps_a_stop_and_two_more_are_four_steps(
         stopped = nsarm_train(*command, parted)
         assert stopped.code == 0
         assert "stopped and saved after step 2" in stopped.err
-        assert step_of(parted) == 2
+        assert saved_in(parted).step == 2
     monkeypatch.undo()
     resumed = nsarm_train(*command, parted)
 
     assert (resumed.code, resumed.out) == (0, f"{parted}\n")
     assert "stopped" not in resumed.err
-    assert step_of(parted) == 4
+    assert saved_in(parted).step == 4
+    assert_same_checkpoints(saved_in(whole), saved_in(parted))
     assert_same_files(
         whole,
         parted,
         [
-            "checkpoint.safetensors",
             "model.safetensors",
             "config.json",
             "training.toml",
@@ -75,6 +75,7 @@ def test_dropout_resumes_too(
     photos,
     tmp_path,
     monkeypatch,
+    saved_in,
 ):
     """Making the data loader used to draw from the random numbers that dropout uses."""
     branches = tuple(BranchConfig(side, 16, 1, 2) for side in (2, 4))
@@ -89,11 +90,11 @@ def test_dropout_resumes_too(
     assert nsarm_train(*command, whole).code == 0
     interrupt_during(2)
     assert nsarm_train(*command, parted).code == 0
-    assert step_of(parted) == 2
+    assert saved_in(parted).step == 2
     monkeypatch.undo()
     assert nsarm_train(*command, parted).code == 0
 
-    assert_same_files(whole, parted, ["checkpoint.safetensors"])
+    assert_same_checkpoints(saved_in(whole), saved_in(parted))
 
 
 def test_a_finished_run_changes_nothing_when_it_is_run_again(
@@ -102,29 +103,29 @@ def test_a_finished_run_changes_nothing_when_it_is_run_again(
     out = tmp_path / "out"
     command = ("stage1", "--data", photos, "--config", write_settings(), "--out", out)
     assert nsarm_train(*command).code == 0
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    before = {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()}
 
     again = nsarm_train(*command)
 
     assert again.code == 0
     assert "stopped" not in again.err
-    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    assert {path: path.read_bytes() for path in out.rglob("*.*") if path.is_file()} == before
 
 
 def test_a_run_goes_on_under_settings_with_more_steps(
-    nsarm_train, write_settings, photos, tmp_path
+    nsarm_train, write_settings, photos, tmp_path, saved_in
 ):
     out = tmp_path / "out"
     nsarm_train("stage1", "--data", photos, "--config", write_settings(steps=2), "--out", out)
-    assert step_of(out) == 2
+    assert saved_in(out).step == 2
 
     nsarm_train("stage1", "--data", photos, "--config", write_settings(steps=3), "--out", out)
 
-    assert step_of(out) == 3
+    assert saved_in(out).step == 3
 
 
 def test_a_second_interrupt_stops_at_once_and_leaves_the_last_checkpoint(
-    nsarm_train, write_settings, interrupt_during, photos, tmp_path
+    nsarm_train, write_settings, interrupt_during, photos, tmp_path, saved_in
 ):
     out = tmp_path / "out"
     command = ("stage1", "--data", photos, "--config", write_settings(save_minutes=0), "--out", out)
@@ -132,5 +133,5 @@ def test_a_second_interrupt_stops_at_once_and_leaves_the_last_checkpoint(
 
     assert nsarm_train(*command).code == 130
 
-    assert step_of(out) == 2
+    assert saved_in(out).step == 2
     assert not (out / "model.safetensors").exists()

@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file
 
 from nsarm_cli.models.interface import Sampling
@@ -40,15 +39,16 @@ def test_the_stages_follow_each_other_and_their_model_upscales(
     assert sr.abs().max() <= 1
 
 
-def test_the_folder_holds_the_trained_model(nsarm_train, write_settings, photos, tmp_path):
+def test_the_folder_holds_the_trained_model(
+    nsarm_train, write_settings, photos, tmp_path, saved_in
+):
     out = tmp_path / "out"
     nsarm_train("tokenizer", "--data", photos, "--config", write_settings(), "--out", out)
-    kept = load_file(out / "checkpoint.safetensors")
+    kept = saved_in(out)
+    assert kept.step == 4
     for name, tensor in load_model(out).state_dict().items():
-        assert torch.equal(tensor, kept[f"model.{name}"])
+        assert torch.equal(tensor, kept.tensors[f"model.{name}"])
     assert json.loads((out / "config.json").read_text())["family"] == "nsarm"
-    with safe_open(out / "checkpoint.safetensors", framework="pt") as file:
-        assert file.metadata() == {"step": "4"}
 
 
 def test_the_settings_of_a_run_are_kept_and_can_be_used_again(
@@ -173,10 +173,11 @@ def test_a_damaged_checkpoint_and_one_of_another_stage_end_with_a_sentence(
     assert other.code == 6
     assert "optimiser of another stage; use another --out folder" in other.err
 
-    (out / "checkpoint.safetensors").write_bytes(b"damage")
+    (file,) = (out / "checkpoints").glob("*/*")
+    file.write_bytes(b"damage")
     damaged = nsarm_train("stage1", *command)
     assert damaged.code == 6
-    assert "checkpoint.safetensors: is damaged" in damaged.err
+    assert "step-00000001: is damaged" in damaged.err
 
 
 def test_divergence_ends_with_a_sentence_and_writes_no_model(
@@ -194,7 +195,7 @@ def test_divergence_ends_with_a_sentence_and_writes_no_model(
     done = nsarm_train("stage1", "--data", photos, "--config", write_settings(), "--out", out)
     assert done.code == 6
     assert "the gradient of transformation.out.bias is not finite; nothing was updated" in done.err
-    assert [path.name for path in out.iterdir()] == ["training.toml"]
+    assert sorted(path.name for path in out.iterdir()) == ["checkpoints", "training.toml"]
 
 
 def test_an_exported_model_is_half_as_large_and_has_the_defaults_given(

@@ -23,6 +23,7 @@ from nsarm_cli.training.config import (
     TokenizerConfig,
 )
 from nsarm_cli.training.data import Batch
+from nsarm_cli.training.distributed import Ranks
 from nsarm_cli.training.initialise import initialise
 from nsarm_cli.training.labels import modified_labels, preliminary_targets
 from nsarm_cli.training.loop import run
@@ -30,6 +31,7 @@ from nsarm_cli.training.losses import bit_cross_entropy, preliminary_loss
 from nsarm_cli.training.runner import build_stage
 from nsarm_cli.training.stage1 import Stage1
 from nsarm_cli.training.stage2 import Stage2
+from nsarm_cli.training.step import Stepper
 from nsarm_cli.training.templates import crop_size
 from nsarm_cli.training.tokenizer import TokenizerStage
 
@@ -64,12 +66,12 @@ def fit(stage, config, batch, folder) -> list[float]:
     """Losses of training on one batch."""
     losses: list[float] = []
     run(
-        stage,
+        Stepper(stage, config, folder, Ranks()),
         config,
         lambda step: [batch] * (config.steps - step),
         None,
         folder,
-        device=CPU,
+        ranks=Ranks(),
         report=lambda progress: losses.append(progress.values["loss"]),
     )
     return losses

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nsarm_cli.cli import console, train_data
+from nsarm_cli.cli import console
 from nsarm_cli.cli.options import ColorOption, Device, Temperature, Threads, TopP
-from nsarm_cli.cli.train_data import Data
 
 if TYPE_CHECKING:
     from nsarm_cli.training.config import RunConfig
@@ -25,7 +24,6 @@ stages = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(stages, name="train")
-stages.add_typer(train_data.app)
 
 
 class StoredPrecision(StrEnum):
@@ -35,6 +33,14 @@ class StoredPrecision(StrEnum):
     FP32 = "fp32"
 
 
+Data = Annotated[
+    list[str],
+    typer.Option(
+        "--data",
+        help="Folder, .jsonl list or .tar shard (path, pattern, URL, pipe:COMMAND); repeatable.",
+        metavar="PATH",
+    ),
+]
 Validation = Annotated[
     list[str] | None,
     typer.Option("--val", help="Pictures for validation, never trained on; may be repeated."),
@@ -207,17 +213,23 @@ def _train(
 
     import torch
 
-    from nsarm_cli.runtime import choose_device
+    from nsarm_cli.training.distributed import joined
     from nsarm_cli.training.runner import train
 
     if threads is not None:
         torch.set_num_threads(threads)
-    chosen, reason = choose_device(device)
     settings = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
-    console.say(f"training on {chosen} ({reason}); settings and checkpoint in {out}")
-    with _stop_on_interrupt() as stopping, console.progress_bar(settings.steps) as bar:
+    with (
+        joined(device) as (ranks, reason),
+        _stop_on_interrupt(quiet=not ranks.is_first) as stopping,
+        console.progress_bar(settings.steps) as bar,
+    ):
+        if ranks.is_first:
+            console.say(f"training on {ranks.device} ({reason}); settings and checkpoints in {out}")
 
         def report(progress: "Progress") -> None:
+            if not ranks.is_first:
+                return
             values = " ".join(f"{name} {value:.4f}" for name, value in progress.values.items())
             bar.begin(progress.step, values)
             if progress.validation is not None:
@@ -230,17 +242,19 @@ def _train(
             data,
             val or [],
             out,
-            device=chosen,
+            ranks=ranks,
             report=report,
             should_stop=stopping,
         )
+    if not ranks.is_first:
+        return
     if done < settings.steps:
         console.say(f"stopped and saved after step {done}; the same command goes on from there")
     console.result(str(out))
 
 
 @contextmanager
-def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
+def _stop_on_interrupt(*, quiet: bool) -> Iterator[Callable[[], bool]]:
     """Turn the first Ctrl-C or SIGTERM into a request to save and stop after the step."""
     asked: list[int] = []
 
@@ -249,7 +263,8 @@ def _stop_on_interrupt() -> Iterator[Callable[[], bool]]:
             signal.signal(signum, before[signal.Signals(signum)])
             raise KeyboardInterrupt
         asked.append(signum)
-        console.say("stopping after this step")
+        if not quiet:
+            console.say("stopping after this step")
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

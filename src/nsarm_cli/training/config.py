@@ -11,6 +11,8 @@ _AT_LEAST_1 = (
     "batch",
     "crop",
     "shrink",
+    "accumulate",
+    "keep",
     "validate_every",
     "validate_batches",
     "per_shard",
@@ -73,6 +75,10 @@ class RunConfig:
         betas: of AdamW.
         weight_decay: of matrices and kernels only.
         clip: largest norm of the gradient.
+        accumulate: parts that a process computes one after the other and sums the gradients
+            of, before each update; more parts need less memory for activations.
+        ema: weight of the past in the moving average of the trained parameters, which is then
+            what validation sees; 0 keeps none.
         recompute: activations that are computed again in the backward pass to save memory, block
             by block: "none", "selective" (what is cheap) or "full" (everything).
         compile: compile the transformer's blocks, which takes a minute and then is faster.
@@ -80,6 +86,7 @@ class RunConfig:
         seed: of data and initial weights.
         workers: processes that prepare batches.
         save_minutes: between checkpoints.
+        keep: how many of the newest checkpoints stay.
         validate_every: updates between validations.
         validate_batches: batches of the fixed validation set.
     """
@@ -104,12 +111,15 @@ class RunConfig:
     betas: tuple[float, float] = (0.9, 0.97)
     weight_decay: float = 0.005
     clip: float = 2.0
+    accumulate: int = 1
+    ema: float = 0.0
     recompute: str = "none"
     compile: bool = False
     precision: str = "bf16"
     seed: int = 0
     workers: int = 1
     save_minutes: float = 5.0
+    keep: int = 2
     validate_every: int = 500
     validate_batches: int = 4
 
@@ -135,6 +145,8 @@ class RunConfig:
                 raise ConfigError(f"{name} is {value}; give a number above 0")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas is {list(self.betas)}; give two numbers in [0, 1)")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema is {self.ema}; give a weight in [0, 1)")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 known = '" or "'.join(choices)

@@ -102,7 +102,7 @@ class DecoderStage:
         anchor = preliminary_loss(learned, network.wanted(target, residuals))
         return network.estimate(learned, pyramid), anchor
 
-    def validate(self, batches: Iterable[Batch], pictures: Path) -> dict[str, float]:
+    def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
         """PSNR and perceptual distance of sampled pictures; writes HR, LR and SR."""
         psnr: list[float] = []
         distance: list[float] = []

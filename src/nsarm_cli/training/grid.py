@@ -9,14 +9,16 @@ from PIL import Image
 from torch import Tensor
 
 
-def write_grid(rows: Sequence[Tensor], path: Path) -> None:
+def write_grid(rows: Sequence[Tensor], path: Path | None) -> None:
     """Write rows of pictures as one PNG.
 
     Args:
         rows: each "b 3 h w" in [-1, 1]; pictures smaller than the first row's are
             enlarged by repeating pixels.
-        path: of the PNG.
+        path: of the PNG; None writes nothing, for processes that only help to compute.
     """
+    if path is None:
+        return
     height, width = rows[0].shape[-2:]
     strips = []
     for row in rows:

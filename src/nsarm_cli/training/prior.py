@@ -53,7 +53,7 @@ class Prior:
         figures = self._bits.figures(logits, labels, schedule)
         return self._bits.loss(logits, labels, schedule), figures
 
-    def validate(self, batches: Iterable[Batch], pictures: Path) -> dict[str, float]:
+    def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
         """Cross-entropy and accuracy per scale without flips; shows pictures drawn from nothing."""
         figures: dict[str, list[float]] = {}
         shown: list[Tensor] = []

@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.interface import Sampling
@@ -26,17 +27,21 @@ from nsarm_cli.training.config import (
     TokenizerConfig,
 )
 from nsarm_cli.training.decoder import DecoderStage
+from nsarm_cli.training.distributed import Ranks, part_of_batch
 from nsarm_cli.training.economy import economise
 from nsarm_cli.training.feed import training_batches, validation_batches
-from nsarm_cli.training.loop import Progress, Stage, run
+from nsarm_cli.training.loop import Progress, run
 from nsarm_cli.training.prior import Prior
 from nsarm_cli.training.settings_file import write_config
 from nsarm_cli.training.stage1 import Stage1, check_window
 from nsarm_cli.training.stage2 import Stage2
 from nsarm_cli.training.start import starting_model
+from nsarm_cli.training.step import Stage, Stepper
 from nsarm_cli.training.tokenizer import TokenizerStage
-from nsarm_cli.weights.folder import CONFIG_FILE, load_model
-from nsarm_cli.weights.shards import WEIGHTS_FILE
+from nsarm_cli.weights.folder import CONFIG_FILE, WEIGHTS_FILE, load_model
+
+AVERAGE_FILE = "average.safetensors"
+"""Name of the averaged weights in the folder of a run that keeps them."""
 
 
 def train(
@@ -45,7 +50,7 @@ def train(
     validation: Sequence[str],
     out: Path,
     *,
-    device: torch.device,
+    ranks: Ranks,
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool] = lambda: False,
 ) -> int:
@@ -56,7 +61,7 @@ def train(
         data: pictures to train on; see `feed.training_batches`.
         validation: the same for the fixed validation set; empty leaves it out.
         out: folder for the settings, the checkpoint, validation pictures and the model.
-        device: where to compute.
+        ranks: the processes that train together, and where this one computes.
         report: called after every step.
         should_stop: asked after every step.
 
@@ -67,12 +72,31 @@ def train(
         ConfigError: the settings, the data or the folder do not fit together.
         WeightsError: the starting model cannot be loaded.
     """
-    model = starting_model(config).to(device)
+    part = part_of_batch(config.batch, config.accumulate, ranks)
+    model = starting_model(config)
     _check_crop(config, model)
-    stage = build_stage(config, model, device)
+    stage = build_stage(config, model, ranks.device)
     economise(stage.trained, config.recompute, compiled=config.compile)
-    batches = training_batches(config, model.config, data, device)
-    fixed = validation_batches(config, model.config, validation, device)
+    batches = training_batches(config, model.config, data, ranks.device, part)
+    fixed = validation_batches(config, model.config, validation, ranks.device, part)
+    if ranks.is_first:
+        _begin_folder(config, out)
+    stepper = Stepper(stage, config, out, ranks)
+    done = run(
+        stepper,
+        config,
+        batches,
+        fixed,
+        out,
+        ranks=ranks,
+        report=report,
+        should_stop=should_stop,
+    )
+    _write_models(stepper, model, out, ranks)
+    return done
+
+
+def _begin_folder(config: RunConfig, out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
         write_config(config, out / "training.toml")
@@ -80,18 +104,17 @@ def train(
         raise ConfigError(
             f"{out}: cannot be written ({error.strerror}); choose another --out folder"
         ) from error
-    done = run(
-        stage,
-        config,
-        batches,
-        fixed,
-        out,
-        device=device,
-        report=report,
-        should_stop=should_stop,
-    )
-    write_model(model, out)
-    return done
+
+
+def _write_models(stepper: Stepper, model: NsarmModel, out: Path, ranks: Ranks) -> None:
+    """Write the model, and beside it the averaged weights where the run keeps them."""
+    weights = stepper.weights(model)
+    if ranks.is_first:
+        write_weights(weights, model.config, out)
+    if stepper.average is not None:
+        averaged = stepper.weights(model, averaged=True)
+        if ranks.is_first:
+            save_atomically(averaged, out / AVERAGE_FILE, {"format": "pt"})
 
 
 def build_stage(config: RunConfig, model: NsarmModel, device: torch.device) -> Stage:
@@ -138,8 +161,13 @@ def export(
 
 def write_model(model: NsarmModel, folder: Path, config: NsarmConfig | None = None) -> None:
     """Write the weights and the configuration that `nsarm upscale --model FOLDER` reads."""
-    save_atomically(model.state_dict(), folder / WEIGHTS_FILE, {"format": "pt"})
-    values = (config or model.config).to_dict()
+    write_weights(model.state_dict(), config or model.config, folder)
+
+
+def write_weights(weights: Mapping[str, Tensor], config: NsarmConfig, folder: Path) -> None:
+    """Write a model that is not at hand as a module."""
+    save_atomically(weights, folder / WEIGHTS_FILE, {"format": "pt"})
+    values = config.to_dict()
     text = json.dumps({"family": "nsarm", "config": values}, indent=2)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 

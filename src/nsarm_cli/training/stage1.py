@@ -37,7 +37,7 @@ class Stage1:
         target, latents = self._encode(batch)
         return self._error(target, latents), {}
 
-    def validate(self, batches: Iterable[Batch], pictures: Path) -> dict[str, float]:
+    def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
         """The loss, and the PSNR of what the first scales alone decode to, which is shown."""
         losses: list[float] = []
         psnr: list[float] = []

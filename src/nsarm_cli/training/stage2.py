@@ -49,7 +49,7 @@ class Stage2:
         figures = self._bits.figures(logits, labels, self._schedule)
         return self._bits.loss(logits, labels, self._schedule), figures
 
-    def validate(self, batches: Iterable[Batch], pictures: Path) -> dict[str, float]:
+    def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
         """Cross-entropy and accuracy per scale without flips; shows sampled pictures."""
         figures: dict[str, list[float]] = {}
         shown: list[Tensor] = []

@@ -61,7 +61,7 @@ class TokenizerStage:
             loss = loss + config.perceptual * values["perceptual"]
         return loss, {name: value.detach() for name, value in values.items()}
 
-    def validate(self, batches: Iterable[Batch], pictures: Path) -> dict[str, float]:
+    def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
         """PSNR and perceptual distance of reconstructions; writes originals over them."""
         psnr: list[float] = []
         distance: list[float] = []

@@ -50,12 +50,12 @@ class JoinStamp:
     """What was found when parts were last read one after the other.
 
     Attributes:
-        parts: SHA-256 of each by its name, in order.
+        names: of the parts, in order.
         verdict: as of a `Stamp`.
         digests: of the joined content.
     """
 
-    parts: dict[str, str]
+    names: tuple[str, ...]
     verdict: str
     digests: dict[str, str]
 
@@ -100,7 +100,10 @@ def _from_values(values: dict[str, Any]) -> Record:
         raise ValueError(f"version {values['version']}")
     return Record(
         {name: Stamp(**fields) for name, fields in values["files"].items()},
-        {name: JoinStamp(**fields) for name, fields in values["joins"].items()},
+        {
+            name: JoinStamp(tuple(fields["names"]), fields["verdict"], fields["digests"])
+            for name, fields in values["joins"].items()
+        },
         {name: tuple(names) for name, names in values["listings"].items()},
     )
 
