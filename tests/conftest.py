@@ -140,3 +140,41 @@ def alexnet_file(alexnet: dict[str, Tensor], tmp_path: Path) -> Path:
     path = tmp_path / "lpips.safetensors"
     save_file(alexnet, path)
     return path
+
+
+@pytest.fixture
+def make_set(tmp_path) -> Callable[..., Path]:
+    """Write a set of pictures: DIR/lr and, with references, DIR/gt, four times as large."""
+
+    def make(names: tuple[str, ...] = ("a", "b", "c"), *, gt: bool = True, side: int = 24) -> Path:
+        folder = tmp_path / "pictures"
+        for number, name in enumerate(names):
+            rng = np.random.default_rng(number)
+            coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+            reference = Image.fromarray(coarse).resize((4 * side,) * 2, Image.Resampling.BICUBIC)
+            for part, picture in (("lr", reference.resize((side, side))), ("gt", reference)):
+                if part == "lr" or gt:
+                    path = folder / part / f"{name}.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    picture.save(path)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def make_outputs(tmp_path) -> Callable[..., Path]:
+    """Write outputs for a set: its references with noise of a strength, times a factor."""
+
+    def make(name: str, pictures: Path, strength: float, factor: int = 1) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        for number, path in enumerate(sorted((pictures / "gt").iterdir())):
+            rng = np.random.default_rng(100 + number)
+            with Image.open(path) as picture:
+                large = picture.resize((factor * picture.width, factor * picture.height))
+            noisy = np.asarray(large) + rng.normal(0, strength * (1 + number), (*large.size, 3))
+            Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(folder / path.name)
+        return folder
+
+    return make

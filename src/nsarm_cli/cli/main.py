@@ -24,7 +24,7 @@ from nsarm_cli import __version__
 from nsarm_cli.cli import console
 from nsarm_cli.errors import NsarmError
 
-COMMANDS = ("upscale", "weights", "bench", "train")
+COMMANDS = ("upscale", "weights", "bench", "train", "eval")
 """Modules of this package, in the order of the help; each has a `typer.Typer` named `app`."""
 
 INTERRUPTED = 128 + signal.SIGINT

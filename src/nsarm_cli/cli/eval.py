@@ -1,0 +1,155 @@
+"""`nsarm eval`: how good outputs are, on known sets or your own pictures."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nsarm_cli.cli import console, eval_text, options
+from nsarm_cli.cli.eval_run import Run
+
+app = typer.Typer()
+
+
+class ProtocolOption(StrEnum):
+    """Choices of `--protocol`: "auto" and those of `evaluation.protocol`."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    PAPER = "paper"
+
+
+@app.command("eval")
+def evaluate(
+    *,
+    dataset: Annotated[
+        list[str],
+        typer.Option(
+            help="RealSR, DRealSR, RP60, or a folder of pictures; may be repeated.",
+            metavar="SET",
+        ),
+    ],
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder that has the known sets.",
+            show_default="datasets in the folder of weights",
+            metavar="DIR",
+        ),
+    ] = None,
+    protocol: Annotated[
+        ProtocolOption,
+        typer.Option(
+            help="native: enlarge four times and judge; paper: enlarge the input twice first and "
+            "halve the result; auto: paper for known sets, native for folders."
+        ),
+    ] = ProtocolOption.AUTO,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Name of a model, or a model folder; none evaluates only --methods.",
+            show_default="nsarm-nano",
+            metavar="MODEL",
+        ),
+    ] = None,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Outputs of another method, named as the inputs; may be repeated.",
+            metavar="NAME=DIR",
+        ),
+    ] = None,
+    measures: Annotated[
+        str | None,
+        typer.Option(
+            help="Names of measures with commas between.",
+            show_default="all that can be computed",
+            metavar="NAMES",
+        ),
+    ] = None,
+    measure_weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the weights of LPIPS and DISTS.",
+            show_default="where nsarm weights measures puts them",
+            metavar="DIR",
+        ),
+    ] = None,
+    score: Annotated[
+        str | None,
+        typer.Option(
+            help="What failures are counted by: paper, lpips, dists or niqe.",
+            show_default="the first that can be computed",
+            metavar="NAME",
+        ),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("-o", "--out", help="Folder of the report.", metavar="DIR")
+    ] = Path("nsarm-eval"),
+    limit: Annotated[
+        int | None,
+        typer.Option(help="Take the first N pictures of each set.", min=1, metavar="N"),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make outputs of other settings again.")
+    ] = False,
+    parquet: Annotated[
+        bool, typer.Option("--parquet", help="Write images.parquet too; needs pyarrow.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print what results.json holds instead of tables.")
+    ] = False,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    precision: options.PrecisionOption = options.Precision.AUTO,
+    threads: options.Threads = None,
+) -> None:
+    """Measure a model and other methods on sets of pictures.
+
+    Writes DIR/results.json and images.csv, and keeps the model's outputs and all values in DIR,
+    so that a run goes on where it stopped. Under torchrun, pictures are divided among processes.
+    """
+    from nsarm_cli.evaluation.ranks import ranks_of_environment
+
+    run = Run(
+        sets=dataset,
+        data_root=data_root,
+        protocol=protocol.value,
+        model=model,
+        methods=_named_folders(methods or []),
+        measures=None if measures is None else [m.strip() for m in measures.split(",")],
+        measure_weights=measure_weights,
+        score=score,
+        out=out,
+        limit=limit,
+        overwrite=overwrite,
+        parquet=parquet,
+        seed=seed,
+        device=device,
+        precision=precision.value,
+        threads=threads,
+    )
+    with ranks_of_environment() as ranks:
+        report = run.evaluate(ranks)
+        if not ranks.is_first:
+            return
+    document = run.write(report)
+    if as_json:
+        console.result(json.dumps(document, indent=1))
+    else:
+        eval_text.show(report)
+
+
+def _named_folders(texts: list[str]) -> dict[str, Path]:
+    """Read NAME=DIR, each name once."""
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise typer.BadParameter(f"{text!r} is not NAME=DIR.", param_hint="--methods")
+        if name in found:
+            raise typer.BadParameter(f"{name!r} is named twice.", param_hint="--methods")
+        found[name] = Path(folder)
+    return found

@@ -1,0 +1,61 @@
+"""Several processes under `torchrun`: who does what, and how the parts come together again."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch.distributed as dist
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all of a run.
+
+    Attributes:
+        rank: its number, from 0.
+        world: how many there are.
+    """
+
+    rank: int = 0
+    world: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the report."""
+        return self.rank == 0
+
+    def is_mine(self, index: int) -> bool:
+        """Whether a piece of work is this process's."""
+        return index % self.world == self.rank
+
+    def gather(self, part: _T) -> list[_T]:
+        """Wait for all processes; every one gets all parts, by rank."""
+        if self.world == 1:
+            return [part]
+        parts: list[_T | None] = [None] * self.world
+        dist.all_gather_object(parts, part)
+        return [p for p in parts if p is not None]
+
+
+@contextmanager
+def ranks_of_environment() -> Iterator[Ranks]:
+    """Join the processes that torchrun started; without it, there is one."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks()
+        return
+    dist.init_process_group("gloo")
+    try:
+        yield Ranks(dist.get_rank(), world)
+    finally:
+        dist.destroy_process_group()
+
+
+def local_device(name: str) -> str:
+    """Give each process of a machine its own GPU where a kind of device was asked for."""
+    local = os.environ.get("LOCAL_RANK")
+    return f"cuda:{local}" if local is not None and name == "cuda" else name

@@ -1,0 +1,150 @@
+"""`nsarm eval` through its real entry: files, tables, exit codes and what is refused."""
+
+import csv
+import json
+
+import pytest
+from PIL import Image
+
+
+@pytest.fixture
+def evaluate(run_cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("NSARM_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("nsarm_cli.cli.eval_run._weights_digest", lambda _: "digest")
+
+    def run(*arguments):
+        return run_cli("eval", "-o", tmp_path / "out", "--device", "cpu", *arguments)
+
+    return run
+
+
+@pytest.fixture
+def pictures(make_set):
+    return make_set()
+
+
+def results(tmp_path):
+    return json.loads((tmp_path / "out" / "results.json").read_text())
+
+
+def test_a_folder_is_measured_and_written_down(evaluate, pictures, tmp_path):
+    done = evaluate("--dataset", pictures)
+    assert done.code == 0, done.err
+    assert "pictures: 3 pictures; native: 24x24 to 96x96 (method)" in done.out
+    assert "nsarm-nano" in done.out
+    assert "lpips is left out: " in done.err
+    (entry,) = results(tmp_path)["sets"]
+    assert list(entry["methods"]) == ["nsarm-nano", "bicubic"]
+    assert entry["methods"]["bicubic"]["summary"]["psnr_y"]["n"] == 3
+    assert entry["robustness"] is None or not entry["robustness"]["is_the_papers_score"]
+    lines = list(csv.DictReader((tmp_path / "out" / "images.csv").open()))
+    assert len(lines) == 6
+    assert float(lines[0]["psnr_y"]) == entry["methods"]["nsarm-nano"]["pictures"]["a"]["psnr_y"]
+    assert {e["name"] for e in results(tmp_path)["not_measured"]} == {"lpips", "dists"}
+
+
+def test_a_second_run_makes_no_output_again_and_another_seed_is_refused(
+    evaluate, pictures, resolver, tmp_path
+):
+    evaluate("--dataset", pictures)
+    before, windows = results(tmp_path)["sets"], len(resolver.batches)
+    assert evaluate("--dataset", pictures).code == 0
+    assert len(resolver.batches) == windows
+    assert results(tmp_path)["sets"] == before
+    refused = evaluate("--dataset", pictures, "--seed", 7)
+    assert refused.code == 6
+    assert "were made with another seed; choose another folder with -o" in refused.err
+    assert evaluate("--dataset", pictures, "--seed", 7, "--overwrite").code == 0
+
+
+def test_other_methods_stand_beside_with_differences(evaluate, pictures, make_outputs, tmp_path):
+    good, bad = make_outputs("good", pictures, 1), make_outputs("bad", pictures, 40)
+    done = evaluate(
+        *("--dataset", pictures, "--methods", f"good={good}", "--methods", f"bad={bad}"),
+        *("--model", "none", "--measures", "psnr_y, niqe"),
+    )
+    assert done.code == 0, done.err
+    (entry,) = results(tmp_path)["sets"]
+    assert list(entry["methods"]) == ["bicubic", "good", "bad"]
+    assert entry["compared"] == "good"
+    assert entry["differences"]["bad"]["psnr_y"]["verdict"] == "better"
+    assert entry["methods"]["good"]["what"] == f"outputs in {good}"
+
+
+def test_outputs_of_twice_the_size_are_halved_under_the_papers_protocol_only(
+    evaluate, pictures, make_outputs
+):
+    large = make_outputs("large", pictures, 1, factor=2)
+    arguments = ("--dataset", pictures, "--model", "none", "--methods", f"m={large}")
+    refused = evaluate(*arguments)
+    assert refused.code == 3
+    assert "m/a: is 192x192, twice the 96x96 that is judged; pass --protocol paper" in refused.err
+    assert evaluate(*arguments, "--protocol", "paper").code == 0
+
+
+def test_one_picture_without_a_reference_is_enough(evaluate, make_set, tmp_path):
+    done = evaluate("--dataset", make_set(("only",), gt=False, side=60) / "lr")
+    assert done.code == 0, done.err
+    (entry,) = results(tmp_path)["sets"]
+    row = entry["methods"]["bicubic"]["pictures"]["only"]
+    assert set(row) == {"niqe", "lr_psnr", "color_shift"}
+    assert entry["differences"]["bicubic"] == {}
+    assert entry["robustness"]["score"] == "1 / NIQE, not the paper's score"
+
+
+def test_json_on_stdout_is_what_the_file_holds(evaluate, pictures, tmp_path):
+    done = evaluate("--dataset", pictures, "--model", "none", "--json")
+    assert json.loads(done.out) == results(tmp_path)
+
+
+def test_parquet_holds_the_same_table(evaluate, pictures, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert evaluate("--dataset", pictures, "--model", "none", "--parquet").code == 0
+    table = parquet.read_table(tmp_path / "out" / "images.parquet").to_pylist()
+    lines = list(csv.DictReader((tmp_path / "out" / "images.csv").open()))
+    assert [(r["picture"], r["psnr_y"]) for r in table] == [
+        (r["picture"], float(r["psnr_y"])) for r in lines
+    ]
+
+
+def test_what_cannot_be_paired_or_read_is_one_sentence(evaluate, pictures, make_outputs, tmp_path):
+    outputs = make_outputs("m", pictures, 1)
+    cases = []
+
+    def refused(code, message, *arguments):
+        done = evaluate("--dataset", pictures, *arguments)
+        cases.append(done)
+        assert done.code == code, done.err
+        assert message in done.err
+        assert done.err.strip().count("\nerror:") <= 1
+        assert "Traceback" not in done.err
+
+    none = ("--model", "none")
+    refused(2, "'x' is not NAME=DIR", "--methods", "x")
+    refused(2, "'x' is named twice", "--methods", "x=a", "--methods", "x=b")
+    refused(3, "no such file or folder", *none, "--methods", f"x={tmp_path / 'absent'}")
+    refused(6, "has the name of one that runs here", "--methods", f"bicubic={outputs}")
+    refused(4, "measure lpips cannot be computed: ", "--measures", "lpips")
+    refused(6, "measure 'vmaf' is unknown", "--measures", "vmaf")
+    refused(6, "score paper is made of", "--score", "paper")
+    refused(6, "two sets have the same name", "--dataset", pictures)
+    refused(6, "there are no sets of pictures there", "--dataset", "RealSR")
+    Image.new("RGB", (50, 50)).save(outputs / "b.png")
+    refused(3, "m/b: is 50x50, but 96x96 is judged", *none, "--methods", f"m={outputs}")
+    (outputs / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    refused(3, "b.png: ", *none, "--methods", f"m={outputs}")
+    (outputs / "b.png").unlink()
+    refused(3, "lacks the outputs of 1 of the 3", *none, "--methods", f"m={outputs}")
+
+
+def test_a_known_set_that_shows_other_pictures_is_refused(evaluate, make_set, tmp_path):
+    from nsarm_cli.evaluation.datasets import datasets
+
+    names = tuple(datasets()["RP60"].files)
+    folder = make_set(names, gt=False, side=8)
+    refused = evaluate("--dataset", "rp60", "--data-root", folder, "--model", "none")
+    assert refused.code == 3
+    assert "is not the picture 01 of RP60 as published" in refused.err
+    (folder / "lr" / "07.png").unlink()
+    refused = evaluate("--dataset", "rp60", "--data-root", folder, "--model", "none")
+    assert "lacks 1 of the 60 pictures of RP60, the first is 07" in refused.err
