@@ -16,7 +16,6 @@ from nsarm_cli.weights.keymap import (
     autoencoder_to_upstream,
     transformer_from_upstream,
     transformer_to_upstream,
-    unwrap,
 )
 from nsarm_cli.weights.strict import load_strictly
 
@@ -192,26 +191,3 @@ def test_going_back_needs_every_tensor(transformer):
 def test_a_model_without_text_has_no_counterpart(transformer):
     with pytest.raises(ValueError, match=r"has no counterpart in the authors"):
         transformer_from_upstream(transformer, NSARM_NANO, "file")
-
-
-def test_flat_and_nested_files_give_the_same_tensors():
-    tensors = {"a": torch.zeros(1), "b": torch.ones(2)}
-    trainer_file = {"trainer": {"gpt_fsdp": tensors, "step": 3}, "epoch": 1}
-    autoencoder_file = {"vae": tensors, "ema": {"a": torch.ones(1)}, "step": 5}
-    for contents in (tensors, trainer_file, autoencoder_file):
-        assert unwrap(contents, "file") == tensors
-
-
-@pytest.mark.parametrize(
-    ("contents", "fault"),
-    [
-        ({}, "it is empty"),
-        ({"vae": {}}, "it is empty"),
-        ({"a": torch.zeros(1), "step": 7}, "step"),
-        ({"trainer": {"other": 1}}, "trainer"),
-        ({"vae": {"a": "text"}}, r"\(a\)"),
-    ],
-)
-def test_a_file_of_something_else_is_refused(contents, fault):
-    with pytest.raises(WeightsError, match=f"file: is not a file of tensors .*{fault}"):
-        unwrap(contents, "file")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nsarm_cli.cli import console
+from nsarm_cli.cli.convert import convert
 from nsarm_cli.cli.measures import import_measures
 from nsarm_cli.errors import WeightsError
 
@@ -20,6 +21,7 @@ weights_app = typer.Typer(
 )
 app.add_typer(weights_app, name="weights")
 weights_app.command("measures")(import_measures)
+weights_app.command()(convert)
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model; see list.")]
 

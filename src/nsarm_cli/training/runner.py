@@ -38,7 +38,8 @@ from nsarm_cli.training.stage2 import Stage2
 from nsarm_cli.training.start import starting_model
 from nsarm_cli.training.step import Stage, Stepper
 from nsarm_cli.training.tokenizer import TokenizerStage
-from nsarm_cli.weights.folder import CONFIG_FILE, WEIGHTS_FILE, load_model
+from nsarm_cli.weights.folder import CONFIG_FILE, load_model
+from nsarm_cli.weights.shards import WEIGHTS_FILE
 
 AVERAGE_FILE = "average.safetensors"
 """Name of the averaged weights in the folder of a run that keeps them."""

@@ -29,7 +29,7 @@ class Digests:
             else:
                 self._hashes[name] = hashlib.new(name, usedforsecurity=name == "sha256")
 
-    def update(self, data: bytes) -> None:
+    def update(self, data: bytes | memoryview) -> None:
         """Take further bytes."""
         for digest in self._hashes.values():
             digest.update(data)

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from nsarm_cli.errors import WeightsError
 from nsarm_cli.models.interface import SuperResolver
-from nsarm_cli.models.nsarm.model import cast_for_inference
 from nsarm_cli.models.nsarm.resolver import NsarmResolver, NsarmTextResolver
 from nsarm_cli.text.encoder import TextEncoder
 from nsarm_cli.text.features import read_features
@@ -33,18 +33,20 @@ def load_resolver(model: str, device: torch.device, dtype: torch.dtype) -> Super
         WeightsError: no such model, or its files are missing, damaged or of another model.
     """
     folder = _folder(model)
-    loaded = load_model(folder).requires_grad_(requires_grad=False).eval()
-    width = loaded.config.text_width
-    if width is None:
-        return NsarmResolver(cast_for_inference(loaded.to(device), dtype))
+    width = read_config(folder).text_width
+    prompt = None if width is None else _fixed_prompt(folder, width)
+    loaded = load_model(folder, device, dtype).requires_grad_(requires_grad=False).eval()
+    return NsarmResolver(loaded) if prompt is None else NsarmTextResolver(loaded, prompt)
+
+
+def _fixed_prompt(folder: Path, width: int) -> Tensor:
     path = folder / PROMPT_FILE
     if not path.is_file():
         raise WeightsError(
             f"{folder}: this model needs the features of a prompt, but {PROMPT_FILE} is missing; "
             "convert the weights again"
         )
-    prompt = read_features(path, width)
-    return NsarmTextResolver(cast_for_inference(loaded.to(device), dtype), prompt)
+    return read_features(path, width)
 
 
 def text_width(model: str) -> int | None:

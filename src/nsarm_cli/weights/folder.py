@@ -1,19 +1,23 @@
-"""A model folder: `config.json` and `model.safetensors`, loaded strictly."""
+"""A model folder: `config.json` and `model.safetensors`, or shards of it; loaded strictly."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from nsarm_cli.errors import WeightsError
 from nsarm_cli.models.nsarm.config import NsarmConfig
-from nsarm_cli.models.nsarm.model import NsarmModel
-from nsarm_cli.weights.strict import load_strictly
+from nsarm_cli.models.nsarm.model import NsarmModel, cast_for_inference
+from nsarm_cli.weights.shards import INDEX_FILE, STORED_DTYPES, shard_files
+from nsarm_cli.weights.strict import check_names_and_shapes, load_strictly
 
 CONFIG_FILE = "config.json"
-WEIGHTS_FILE = "model.safetensors"
+
+_CPU = torch.device("cpu")
 
 
 def read_config(folder: Path) -> NsarmConfig:
@@ -38,10 +42,20 @@ def read_config(folder: Path) -> NsarmConfig:
         raise _no_model(path, error) from error
 
 
-def load_model(folder: Path) -> NsarmModel:
-    """Build the model of a folder with its weights, in float32 unless stored otherwise.
+def load_model(
+    folder: Path, device: torch.device = _CPU, dtype: torch.dtype | None = None
+) -> NsarmModel:
+    """Build the model of a folder with its weights.
 
-    The model is built without memory and takes the tensors of the file as they are.
+    The model is built without memory. Each tensor goes from the mapped file to its place: on
+    another device there is no copy on the processor, and on the processor a tensor that is
+    stored in its final type stays in the mapped file and takes no memory of its own.
+
+    Args:
+        folder: with `config.json` and safetensors.
+        device: where the model will lie.
+        dtype: makes the model ready for inference in this type; None gives all tensors in
+            float32, for training.
 
     Raises:
         WeightsError: a file is missing or damaged, or the tensors are not the model's.
@@ -52,16 +66,52 @@ def load_model(folder: Path) -> NsarmModel:
             model = NsarmModel(config)
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise _no_model(folder / CONFIG_FILE, error) from error
-    path = folder / WEIGHTS_FILE
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"{path}: cannot be read as safetensors ({error}); get the file again"
-        ) from error
-    load_strictly(model, {k: t.float() for k, t in tensors.items()}, str(path))
+    if dtype is not None:
+        cast_for_inference(model, dtype)
+    wanted = model.state_dict()
+    files = shard_files(folder)
+    source = str(files[0] if len(files) == 1 else folder / INDEX_FILE)
+    # Names and shapes are checked before the numbers are read, which can take a minute.
+    check_names_and_shapes(model, _read(files, _without_numbers), source)
+
+    def place(file: Any, name: str) -> Tensor:
+        tensor: Tensor = file.get_tensor(name)
+        return tensor.to(device, wanted[name].dtype)
+
+    load_strictly(model, _read(files, place), source)
     return model
+
+
+def _read(files: Sequence[Path], take: Callable[[Any, str], Tensor]) -> dict[str, Tensor]:
+    """Take something of every tensor of some files."""
+    tensors: dict[str, Tensor] = {}
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as file:
+                found = {name: take(file, name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise WeightsError(
+                f"{path}: cannot be read as safetensors ({error}); get the file again"
+            ) from error
+        twice = next((name for name in found if name in tensors), None)
+        if twice is not None:
+            raise WeightsError(
+                f"{path}: has {twice}, which another shard has too; get the files again"
+            )
+        for name, tensor in found.items():
+            if not tensor.is_floating_point():
+                raise WeightsError(
+                    f"{path}: {name} has numbers of type {tensor.dtype}, which weights do not "
+                    "have; get the file again"
+                )
+        tensors |= found
+    return tensors
+
+
+def _without_numbers(file: Any, name: str) -> Tensor:
+    part = file.get_slice(name)
+    dtype = STORED_DTYPES.get(part.get_dtype(), torch.uint8)
+    return torch.empty(part.get_shape(), dtype=dtype, device="meta")
 
 
 def _no_model(path: Path, error: Exception) -> WeightsError:

@@ -8,7 +8,7 @@ has no place, and nothing is left out.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,11 @@ from nsarm_cli.errors import WeightsError
 from nsarm_cli.models.nsarm.autoencoder import AutoencoderConfig
 from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.weights.stored import StoredTensor
 from nsarm_cli.weights.strict import check_tensors
+
+_Tensor = TypeVar("_Tensor", Tensor, StoredTensor)
+"""A file is renamed in memory, or where it lies."""
 
 BLOCKS_PER_CHUNK = 5
 """NSARM-8B numbers its 40 blocks as 8 chunks of 5."""
@@ -86,7 +90,7 @@ class _File:
     our_shapes: dict[str, tuple[int, ...]]
     constants: dict[str, Tensor]
 
-    def rename(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    def rename(self, tensors: Mapping[str, _Tensor], source: str) -> dict[str, _Tensor]:
         learned = {name: t for name, t in tensors.items() if name not in self.constants}
         check_tensors(self.shapes, learned, source)
         for name, constant in self.constants.items():
@@ -108,40 +112,13 @@ class _File:
         return restored | self.constants
 
 
-def unwrap(contents: Mapping[str, Any], source: str) -> dict[str, Tensor]:
-    """Find the tensors in a checkpoint that is flat, or nested as the authors' are.
-
-    Args:
-        contents: of the file.
-        source: the file, for messages.
-
-    Raises:
-        WeightsError: there is nothing, or something else than tensors, where they should be.
-    """
-    inner: Any = contents
-    for path in (("trainer", "gpt_fsdp"), ("vae",)):
-        nested: Any = contents
-        for key in path:
-            nested = nested.get(key) if isinstance(nested, Mapping) else None
-        if isinstance(nested, Mapping):
-            inner = nested
-            break
-    strange = [str(name) for name, value in inner.items() if not isinstance(value, Tensor)]
-    if strange or not inner:
-        raise WeightsError(
-            f"{source}: is not a file of tensors ({strange[0] if strange else 'it is empty'}); "
-            "give a checkpoint of NSARM or of its autoencoder"
-        )
-    return dict(inner)
-
-
 def transformer_from_upstream(
-    tensors: Mapping[str, Tensor], config: NsarmConfig, source: str
-) -> dict[str, Tensor]:
+    tensors: Mapping[str, _Tensor], config: NsarmConfig, source: str
+) -> dict[str, _Tensor]:
     """Rename the file with the transformer, its conditioner and the transformation network.
 
     Args:
-        tensors: by the authors' names; see `unwrap`. Chunks of any equal size are understood.
+        tensors: by the authors' names. Chunks of any equal size are understood.
         config: of a model with a text conditioner.
         source: the file, for messages.
 
@@ -171,12 +148,12 @@ def transformer_to_upstream(
 
 
 def autoencoder_from_upstream(
-    tensors: Mapping[str, Tensor], config: NsarmConfig, source: str
-) -> dict[str, Tensor]:
+    tensors: Mapping[str, _Tensor], config: NsarmConfig, source: str
+) -> dict[str, _Tensor]:
     """Rename the file with the autoencoder.
 
     Args:
-        tensors: by the authors' names in either spelling; see `unwrap`.
+        tensors: by the authors' names in either spelling.
         config: of the model the autoencoder belongs to.
         source: the file, for messages.
 
@@ -186,7 +163,7 @@ def autoencoder_from_upstream(
     Raises:
         WeightsError: names unknown, missing and misshapen entries.
     """
-    plain: dict[str, Tensor] = {}
+    plain: dict[str, _Tensor] = {}
     for name, tensor in tensors.items():
         short = _WRAPPED.sub(r"\1", name)
         if short in plain:
@@ -273,7 +250,9 @@ def _translate(name: str, table: Mapping[str, str]) -> str:
     raise ValueError(f"{name} has no counterpart in the authors' models")
 
 
-def _agree(tensor: Tensor, constant: Tensor) -> bool:
-    if tensor.shape != constant.shape:
+def _agree(tensor: Tensor | StoredTensor, constant: Tensor) -> bool:
+    if tuple(tensor.shape) != tuple(constant.shape):
         return False
+    if isinstance(tensor, StoredTensor):
+        tensor = tensor.read()
     return tensor.is_meta or torch.equal(tensor.double().cpu(), constant.double())

@@ -6,7 +6,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from nsarm_cli.errors import WeightsError
-from nsarm_cli.weights.folder import WEIGHTS_FILE
+from nsarm_cli.weights.shards import WEIGHTS_FILE
 from nsarm_cli.weights.strict import check_names_and_shapes
 
 

@@ -1,12 +1,22 @@
 """Put tensors into a module; every name and shape must agree."""
 
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from nsarm_cli.errors import WeightsError
 
 _SHOWN = 3
+
+
+class Shaped(Protocol):
+    """A tensor in memory or in a file."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Its lengths."""
+        ...
 
 
 def load_strictly(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
@@ -31,7 +41,7 @@ def check_names_and_shapes(module: nn.Module, tensors: Mapping[str, Tensor], sou
 
 
 def check_tensors(
-    wanted: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor], source: str
+    wanted: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Shaped], source: str
 ) -> None:
     """Raise a WeightsError unless the tensors have exactly the names and shapes wanted."""
     missing = [name for name in wanted if name not in tensors]
