@@ -68,6 +68,11 @@ class Golden:
 
 
 @pytest.fixture(scope="session")
+def golden_data() -> Path:
+    return DATA
+
+
+@pytest.fixture(scope="session")
 def golden() -> type[Golden]:
     return Golden
 

@@ -25,12 +25,15 @@ class Sampling:
         top_p: in (0, 1]; the unlikely tail beyond this probability is removed; 1 keeps all.
         guidance: weight of the conditional branch, one number or one per scale; 1 is off.
         guidance_layer: 0 mixes the logits; -n mixes the hidden state after block depth-n.
+        refiner_steps: steps of a refiner after the last scale, at least 2; 0 leaves it out,
+            as does a family that has none.
     """
 
     temperature: float = 0.5
     top_p: float = 0.97
     guidance: float | tuple[float, ...] = 1.0
     guidance_layer: int = 0
+    refiner_steps: int = 0
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
@@ -39,6 +42,8 @@ class Sampling:
             raise ValueError(f"top_p must be in (0, 1], got {self.top_p}")
         if self.guidance_layer > 0:
             raise ValueError(f"guidance_layer must be 0 or negative, got {self.guidance_layer}")
+        if self.refiner_steps < 0 or self.refiner_steps == 1:
+            raise ValueError(f"refiner_steps must be 0 or at least 2, got {self.refiner_steps}")
 
 
 class SuperResolver(Protocol):

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import (
 )
 
 from nsarm_cli.models.core.block import Block, BlockContext
-from nsarm_cli.models.nsarm.autoencoder import ResidualBlock
+from nsarm_cli.models.core.convolution import ResidualBlock
 
 Forward = Callable[..., Any]
 

@@ -72,6 +72,17 @@ class Guidance:
             raise ValueError(f"{len(weights)} guidance weights for {scales} scales")
         return None if all(w == 1 for w in weights) else cls(weights, sampling.guidance_layer)
 
+    @classmethod
+    def ramp(cls, strength: float, scales: int) -> "Guidance | None":
+        """Strength 0 at the first scale, rising evenly to the last; None when it is 0.
+
+        A strength t stands for the weight 1 + t: (1 + t) conditional - t unconditional.
+        """
+        if strength == 0:
+            return None
+        steps = max(1, scales - 1)
+        return cls(tuple(1 + strength * k / steps for k in range(scales)), layer=0)
+
     def mix(self, both: Tensor, k: int) -> Tensor:
         """Mix the logits of a doubled batch (conditional half first) at scale k, "b l o"."""
         conditional, unconditional = both.chunk(2)

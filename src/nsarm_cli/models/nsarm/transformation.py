@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from nsarm_cli.models.core.convolution import ResidualBlock
 from nsarm_cli.models.core.pyramid import ResidualPyramid, leading_residuals
-from nsarm_cli.models.nsarm.autoencoder import ResidualBlock
 from nsarm_cli.models.nsarm.bsq import quantise
 
 
