@@ -124,8 +124,15 @@ def test_parts_are_partial_until_their_join_was_checked(store):
     assert states(store)[1] is State.PARTIAL
     found = [path.name for path in store.paths(MODEL, TRANSFORMER)]
     assert found == ["t_part_2", "t_part_9", "t_part_10"]
-    join = JoinStamp(tuple(found), VERIFIED, {"md5": TRANSFORMER.md5})
+    contents = dict.fromkeys(found, hashlib.sha256(b"x").hexdigest())
+    join = JoinStamp(contents, VERIFIED, {"md5": TRANSFORMER.md5})
     remember(store, *(f"transformer/{name}" for name in names), join=join)
+    assert states(store)[1] is State.VERIFIED
+    put(store, "transformer/t_part_9", b"y")  # another content than was joined
+    remember(store, "transformer/t_part_9")
+    assert states(store)[1] is State.PARTIAL
+    put(store, "transformer/t_part_9", b"x")
+    remember(store, "transformer/t_part_9")
     assert states(store)[1] is State.VERIFIED
     put(store, "transformer/t_part_11", b"x")  # one more than was joined
     assert states(store)[1] is State.PARTIAL
@@ -133,7 +140,7 @@ def test_parts_are_partial_until_their_join_was_checked(store):
 
 def test_a_join_with_another_digest_is_damaged(store):
     put(store, "transformer/t_part_0", b"x")
-    join = JoinStamp(("t_part_0",), DAMAGED, {"md5": "0" * 32})
+    join = JoinStamp({"t_part_0": hashlib.sha256(b"x").hexdigest()}, DAMAGED, {"md5": "0" * 32})
     remember(store, "transformer/t_part_0", join=join)
     assert states(store)[1] is State.DAMAGED
     assert store.status(MODEL).state is State.DAMAGED
@@ -146,9 +153,14 @@ def test_a_joined_file_stands_for_its_parts(store):
 
 
 def test_unfinished_and_rejected_files_are_no_parts(store):
-    put(store, "transformer/t_part_0.rejected", b"x")
-    put(store, "transformer/t_part_1.partial", b"x")
+    names = ["0.rejected", "1.partial", "2.drive", "3.driveabcdefgh.part", "4.importing"]
+    rejected, *made = [put(store, f"transformer/t_part_{name}", b"x") for name in names]
+    put(store, "transformer/other.partial", b"x")
     assert store.paths(MODEL, TRANSFORMER) == ()
+    assert store.unfinished(MODEL, TRANSFORMER) == tuple(made)
+    assert store.rejected(MODEL, TRANSFORMER) == (rejected,)
+    assert states(store)[1] is State.PARTIAL
+    assert store.status(MODEL).held == 4
 
 
 def test_a_model_is_partial_while_some_of_it_is_missing(store):
@@ -168,7 +180,7 @@ def test_a_record_comes_back_as_it_was_written(tmp_path):
     (tmp_path / "f").write_bytes(b"x")
     record = Record(
         {"f": stamp(tmp_path / "f", VERIFIED, {"md5": "0"}, "here")},
-        {"t": JoinStamp(("a", "b"), UNCHECKED, {})},
+        {"t": JoinStamp({"a": "0", "b": "1"}, UNCHECKED, {})},
         {"t": ("a", "b", "c")},
     )
     write_record(tmp_path, record)

@@ -13,11 +13,14 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     Progress,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.table import Table
 
@@ -111,6 +114,54 @@ def progress_bar(total: int) -> Iterator[Bar]:
     )
     try:
         yield Bar(progress, total)
+    finally:
+        progress.stop()
+
+
+class Transfers:
+    """A bar with rate and time left for each file on its way, and a line when it has come.
+
+    Its methods are those of `weights.watch.Watcher`, and may be called from any thread.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._tasks: dict[str, TaskID] = {}
+
+    def begin(self, name: str, total: int | None) -> None:
+        """Show the bar of a file."""
+        self._tasks[name] = self._progress.add_task(_printable(name), total=total)
+        self._progress.start()
+
+    def advance(self, name: str, count: int) -> None:
+        """Move the bar of a file."""
+        self._progress.advance(self._tasks[name], count)
+
+    def end(self, name: str, outcome: str) -> None:
+        """Replace the bar of a file by a line."""
+        self._progress.remove_task(self._tasks.pop(name))
+        _print(self._progress.console, f"{name}: {outcome}")
+
+
+@contextmanager
+def transfers() -> Iterator[Transfers]:
+    """Give something that follows files; its bars are gone when the block ends."""
+    console = _stderr()
+    progress = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_interactive,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    try:
+        yield Transfers(progress)
     finally:
         progress.stop()
 

@@ -1,11 +1,14 @@
-"""`nsarm weights`: what models there are, and where."""
+"""`nsarm weights`: what models there are, and where.
+
+The other commands of the group are functions of their own modules, added at the end.
+"""
 
 import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nsarm_cli.cli import console
+from nsarm_cli.cli import console, weights_files
 from nsarm_cli.cli.convert import convert
 from nsarm_cli.cli.measures import import_measures
 from nsarm_cli.errors import WeightsError
@@ -20,10 +23,6 @@ weights_app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(weights_app, name="weights")
-weights_app.command("measures")(import_measures)
-weights_app.command()(convert)
-
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model; see list.")]
 
 
 @weights_app.command("list")
@@ -97,6 +96,14 @@ def path(
         console.say(f"{model} is not converted yet; this is the folder of its published files")
     folder = status.runnable if status.entry.ships else store.downloads(model)
     console.result(str(folder))
+
+
+weights_app.command()(weights_files.download)
+weights_app.command()(weights_files.verify)
+weights_app.command("import")(weights_files.import_files)
+weights_app.command()(weights_files.remove)
+weights_app.command()(convert)
+weights_app.command("measures")(import_measures)
 
 
 def _file_name(status: "FileStatus") -> str:

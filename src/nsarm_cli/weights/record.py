@@ -50,12 +50,12 @@ class JoinStamp:
     """What was found when parts were last read one after the other.
 
     Attributes:
-        names: of the parts, in order.
+        parts: SHA-256 of each by its name, in order.
         verdict: as of a `Stamp`.
         digests: of the joined content.
     """
 
-    names: tuple[str, ...]
+    parts: dict[str, str]
     verdict: str
     digests: dict[str, str]
 
@@ -100,10 +100,7 @@ def _from_values(values: dict[str, Any]) -> Record:
         raise ValueError(f"version {values['version']}")
     return Record(
         {name: Stamp(**fields) for name, fields in values["files"].items()},
-        {
-            name: JoinStamp(tuple(fields["names"]), fields["verdict"], fields["digests"])
-            for name, fields in values["joins"].items()
-        },
+        {name: JoinStamp(**fields) for name, fields in values["joins"].items()},
         {name: tuple(names) for name, names in values["listings"].items()},
     )
 

@@ -157,7 +157,7 @@ def _path(text: str, where: str) -> PurePosixPath:
     hidden = any(part.startswith(".") for part in path.parts)  # also ".."
     if path.is_absolute() or hidden or not path.parts or "\\" in text or ":" in text:
         raise ConfigError(f"{where} is {text!r}: it must stay in the package or the model's folder")
-    if path.suffix in (".partial", ".rejected"):
+    if path.suffix in (".partial", ".importing", ".drive", ".rejected"):
         raise ConfigError(f"{where} is {text!r}: names in {path.suffix} are kept for downloads")
     return path
 

@@ -8,6 +8,7 @@ $NSARM_HOME/
 """
 
 import os
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -24,8 +25,15 @@ HOME_VARIABLE = "NSARM_HOME"
 
 PARTIAL = ".partial"
 """Ending of a file that is being downloaded."""
+GATHERING = ".drive"
+"""Ending under which gdown gathers a file; it puts eight characters and ".part" behind it."""
+IMPORTING = ".importing"
+"""Ending of a file that is being taken in from elsewhere on this machine."""
 REJECTED = ".rejected"
 """Ending of a file whose content is not what it should be; kept to be looked at."""
+
+_UNFINISHED = rf"\{PARTIAL}|\{IMPORTING}|\{GATHERING}(?:.{{8}}\.part)?"
+_ODD = rf"{_UNFINISHED}|\{REJECTED}"
 
 
 class State(StrEnum):
@@ -121,7 +129,15 @@ class Store:
         target = self.target(model, file)
         if target.is_file():
             return (target,)
-        return tuple(sorted(self._found(target, file), key=lambda part: natural_key(part.name)))
+        return tuple(sorted(_siblings(target, file, ""), key=lambda part: natural_key(part.name)))
+
+    def unfinished(self, model: ModelEntry, file: FileEntry) -> tuple[Path, ...]:
+        """What downloads and imports of a file have begun and not ended."""
+        return tuple(_siblings(self.target(model, file), file, _UNFINISHED))
+
+    def rejected(self, model: ModelEntry, file: FileEntry) -> tuple[Path, ...]:
+        """What was not what it should be, and was set aside."""
+        return tuple(_siblings(self.target(model, file), file, rf"\{REJECTED}"))
 
     def status(self, model: ModelEntry) -> ModelStatus:
         """Look at a model's files without reading them, other than the small ones that ship."""
@@ -132,7 +148,7 @@ class Store:
     def _file_status(self, model: ModelEntry, file: FileEntry, record: Record) -> FileStatus:
         target = self.target(model, file)
         paths = self.paths(model, file)
-        partials = self._found(target, file, PARTIAL)
+        partials = self.unfinished(model, file)
         held = sum(path.stat().st_size for path in (*paths, *partials))
         if file.ships:
             return FileStatus(file, _shipped_state(file), paths, held)
@@ -146,18 +162,25 @@ class Store:
             state = State.PARTIAL
         return FileStatus(file, state, paths, held)
 
-    def _found(self, target: Path, file: FileEntry, ending: str = "") -> list[Path]:
-        """Files on disk that are this one, or parts of it, with an ending to their names."""
-        found = [target.with_name(target.name + ending)]
-        if file.parts is not None and target.parent.is_dir():
-            found += [
-                path
-                for path in target.parent.iterdir()
-                if path.name.endswith(ending)
-                and file.is_part(path.name.removesuffix(ending))
-                and (ending or path.suffix not in (PARTIAL, REJECTED))
-            ]
-        return [path for path in dict.fromkeys(found) if path.is_file()]
+
+def _siblings(target: Path, file: FileEntry, ending: str) -> list[Path]:
+    """Find the file and its parts on disk, with an ending to their names.
+
+    Args:
+        target: the place of the file.
+        file: whose names are looked for.
+        ending: a regular expression; "" for the files themselves.
+    """
+    if not target.parent.is_dir():
+        return []
+    found = []
+    for path in target.parent.iterdir():
+        match = re.fullmatch(f"(.+?)({ending})", path.name)
+        if match is None or (not ending and re.fullmatch(f".+({_ODD})", path.name)):
+            continue
+        if (match[1] == target.name or file.is_part(match[1])) and path.is_file():
+            found.append(path)
+    return sorted(found)
 
 
 def _shipped_state(file: FileEntry) -> State:
@@ -181,13 +204,17 @@ def _whole_state(file: FileEntry, path: Path, stamp: Stamp | None) -> State:
 
 
 def _join_state(file: FileEntry, paths: tuple[Path, ...], record: Record) -> State:
-    folder = file.path.parent
-    stamps = [record.files.get(str(folder / path.name)) for path in paths]
-    untouched = all(
-        stamp is not None and stamp.fits(path) for stamp, path in zip(stamps, paths, strict=True)
-    )
+    """State of parts: that of their join, if they still are what was joined."""
+    contents = {}
+    for path in paths:
+        stamp = record.files.get(str(file.path.parent / path.name))
+        if stamp is None or not stamp.fits(path):
+            return State.PARTIAL
+        if stamp.verdict == DAMAGED:
+            return State.DAMAGED
+        contents[path.name] = stamp.digests.get("sha256")
     join = record.joins.get(str(file.path))
-    if join is None or not untouched or join.names != tuple(path.name for path in paths):
+    if join is None or list(join.parts.items()) != list(contents.items()):
         return State.PARTIAL
     if join.verdict == DAMAGED or differing(file.digests, join.digests):
         return State.DAMAGED

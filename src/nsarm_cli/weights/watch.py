@@ -1,0 +1,29 @@
+"""What is told of long work on files."""
+
+from typing import Protocol
+
+
+class Watcher(Protocol):
+    """Follows files as they are fetched, copied or read; called from several threads."""
+
+    def begin(self, name: str, total: int | None) -> None:
+        """A file begins; `total` is its size in bytes where that is known."""
+
+    def advance(self, name: str, count: int) -> None:
+        """Further bytes of it are done; a negative number takes some back."""
+
+    def end(self, name: str, outcome: str) -> None:
+        """It has ended: "verified", "unchecked" (there is no digest to compare) or "failed"."""
+
+
+class Silent:
+    """A watcher that does nothing."""
+
+    def begin(self, name: str, total: int | None) -> None:
+        """See `Watcher.begin`."""
+
+    def advance(self, name: str, count: int) -> None:
+        """See `Watcher.advance`."""
+
+    def end(self, name: str, outcome: str) -> None:
+        """See `Watcher.end`."""
