@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nsarm_cli.cli import console
+from nsarm_cli.cli import console, train_data
 from nsarm_cli.cli.options import ColorOption, Device, Temperature, Threads, TopP
+from nsarm_cli.cli.train_data import Data
 
 if TYPE_CHECKING:
     from nsarm_cli.training.config import RunConfig
@@ -24,6 +25,7 @@ stages = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(stages, name="train")
+stages.add_typer(train_data.app)
 
 
 class StoredPrecision(StrEnum):
@@ -33,14 +35,6 @@ class StoredPrecision(StrEnum):
     FP32 = "fp32"
 
 
-Data = Annotated[
-    list[str],
-    typer.Option(
-        "--data",
-        help="Folder, .jsonl list or .tar shard (path, pattern, URL, pipe:COMMAND); repeatable.",
-        metavar="PATH",
-    ),
-]
 Validation = Annotated[
     list[str] | None,
     typer.Option("--val", help="Pictures for validation, never trained on; may be repeated."),
