@@ -28,7 +28,8 @@ MAY_IMPORT = {
         "torch safetensors huggingface_hub transformers httpx2 filelock platformdirs gdown",
     ),
     "passes": ("models.interface imaging runtime errors", "torch"),
-    "pipeline": ("models.interface passes imaging runtime errors", "torch PIL"),
+    "latent_pass": ("models.interface passes imaging runtime errors", "torch"),
+    "pipeline": ("models.interface passes latent_pass imaging runtime errors", "torch PIL"),
     "training": (
         "models text weights degradation perceptual imaging runtime errors",
         "torch einops numpy PIL safetensors filelock",

@@ -128,7 +128,7 @@ class PixelPass:
                     lr.to(self._device),
                     [window_generator(settings.seed, start + i) for i in range(len(lr))],
                     settings.sampling,
-                    _scales_of(first, len(lr), settings.on_windows),
+                    scales_of(first, len(lr), settings.on_windows),
                     settings.trace if first == 0 else None,
                 )
         except torch.OutOfMemoryError as error:
@@ -163,7 +163,7 @@ def _cut_all(lr: Rows, windows: list[Window]) -> Iterator[Tensor]:
         yield cut(band, Window(0, window.left, window.side))
 
 
-def _scales_of(first: int, count: int, on_windows: Callable[[float], None]) -> OnScale:
+def scales_of(first: int, count: int, on_windows: Callable[[float], None]) -> OnScale:
     """Turn the scales of one batch into finished windows.
 
     What follows the last scale, decoding and colour, counts as one scale more.

@@ -19,7 +19,8 @@ from nsarm_cli.imaging.resample import resize_rows
 from nsarm_cli.imaging.rgb import to_rgb
 from nsarm_cli.imaging.rows import STRIP, Rows
 from nsarm_cli.imaging.tensors import to_image, to_tensor
-from nsarm_cli.models.interface import Sampling, SuperResolver, TakesText, Text, Trace
+from nsarm_cli.latent_pass import LatentPass
+from nsarm_cli.models.interface import JoinsLatents, Sampling, SuperResolver, TakesText, Text, Trace
 from nsarm_cli.passes import Pass, PassSettings, PixelPass, under
 from nsarm_cli.runtime import choose_device, choose_dtype
 
@@ -52,7 +53,8 @@ class Upscaler:
         device: where the model lies.
         batch: windows computed at once; by default 1 on a processor, where more is no faster,
             and 4 elsewhere. It does not change the result.
-        one_pass: how a run of the model over a picture goes; by default a `PixelPass`.
+        one_pass: how a run of the model over a picture goes; by default a `LatentPass` for a
+            model that joins its windows as latents, and a `PixelPass` for the others.
         load_encoder: loads what reads prompts; called when the first prompt is text.
 
     Raises:
@@ -73,7 +75,7 @@ class Upscaler:
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         self._resolver = resolver
-        self._pass = one_pass or PixelPass(resolver, device, batch)
+        self._pass = one_pass or _pass_for(resolver, device, batch)
         self._load_encoder = load_encoder
         self._encoder: PromptEncoder | None = None
 
@@ -304,6 +306,12 @@ class Upscaler:
             # What the next pass enlarges to exactly the wanted size, or a row more.
             steps.append((math.ceil(steps[-1][0] / scale), math.ceil(steps[-1][1] / scale)))
         return [(height, width), *reversed(steps)]
+
+
+def _pass_for(resolver: SuperResolver, device: torch.device, batch: int) -> Pass:
+    if isinstance(resolver, JoinsLatents):
+        return LatentPass(resolver, device, batch)
+    return PixelPass(resolver, device, batch)
 
 
 def _rows_of(image: Image.Image) -> Rows:

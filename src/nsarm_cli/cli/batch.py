@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from nsarm_cli.cli import console
 from nsarm_cli.cli.outputs import Job
 from nsarm_cli.cli.prompts import Words
+from nsarm_cli.cli.steering import Steering
 from nsarm_cli.cli.trace import write_trace
 from nsarm_cli.errors import ImageError
 
@@ -30,6 +31,7 @@ class Settings:
         top_p: share of probability.
         color: a name of `imaging.color.METHODS`.
         words: prompts of the pictures, and guidance.
+        steering: strength of the guidance, and the refiner.
         trace: where the first window's tensors go, or None.
         overwrite: outputs that exist may be replaced.
     """
@@ -39,6 +41,7 @@ class Settings:
     top_p: float | None
     color: str | None
     words: Words
+    steering: Steering
     trace: Path | None
     overwrite: bool
 
@@ -48,7 +51,7 @@ class Settings:
             tuned = replace(tuned, temperature=self.temperature)
         if self.top_p is not None:
             tuned = replace(tuned, top_p=self.top_p)
-        return self.words.guide(tuned)
+        return self.steering.guide(self.words.guide(tuned))
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Batch:
         """The model."""
         upscaler = self.load()
         self.settings.words.check(upscaler.resolver)
+        self.settings.steering.check(upscaler.resolver)
         return upscaler
 
     def run(self, jobs: Sequence[Job]) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nsarm_cli.cli import console, options, prompts
+from nsarm_cli.cli import console, options, prompts, steering
 from nsarm_cli.cli.batch import Batch, Settings
 from nsarm_cli.cli.outputs import plan_jobs
 from nsarm_cli.errors import ImageError
@@ -57,6 +57,9 @@ def upscale(
     prompt_features: prompts.PromptFeatures = None,
     negative_prompt: prompts.NegativePrompt = None,
     cfg: prompts.Cfg = None,
+    guidance: steering.Guidance = None,
+    refiner_steps: steering.RefinerSteps = None,
+    no_refiner: steering.NoRefiner = False,
     color: options.ColorOption = None,
     device: options.Device = "auto",
     precision: options.PrecisionOption = options.Precision.AUTO,
@@ -84,13 +87,15 @@ def upscale(
     Prints the path of each picture written. Pictures that cannot be read are reported and the
     others still finish; the exit code is then 3.
     """
+    steered = steering.Steering(guidance, refiner_steps, refines=not no_refiner)
+    steered.check_options(cfg)
     jobs = plan_jobs(inputs, out, trace, overwrite=overwrite)
     chosen = _choose(model, device, precision, threads)
     text = prompts.PromptOptions(
         prompt, prompt_file, prompt_sidecar, prompt_features, negative_prompt, cfg
     )
     words = text.gather([job.source for job in jobs], chosen.name, chosen.device, chosen.dtype)
-    settings = Settings(seed, temperature, top_p, color, words, trace, overwrite)
+    settings = Settings(seed, temperature, top_p, color, words, steered, trace, overwrite)
     if Batch(partial(chosen.load, batch), settings).run(jobs):
         raise typer.Exit(ImageError.exit_code)
 

@@ -71,11 +71,15 @@ def pad_to_window(x: Tensor, side: int) -> Tensor:
     Returns:
         "... max(h, side) max(w, side)"; `x` itself when it is large enough.
     """
-    height, width = x.shape[-2:]
-    if height < side:
-        x = x.index_select(-2, _mirrored(height, side).to(x.device))
-    if width < side:
-        x = x.index_select(-1, _mirrored(width, side).to(x.device))
+    return mirror_to(x, side, side)
+
+
+def mirror_to(x: Tensor, height: int, width: int) -> Tensor:
+    """The same to any least size: "... h w" to "... max(h, height) max(w, width)"."""
+    if x.shape[-2] < height:
+        x = x.index_select(-2, _mirrored(x.shape[-2], height).to(x.device))
+    if x.shape[-1] < width:
+        x = x.index_select(-1, _mirrored(x.shape[-1], width).to(x.device))
     return x
 
 

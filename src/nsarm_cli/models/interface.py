@@ -99,6 +99,36 @@ class SuperResolver(Protocol):
 
 
 @runtime_checkable
+class JoinsLatents(SuperResolver, Protocol):
+    """A model whose windows are joined as latents, which one decode turns into the picture."""
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """Input pixels that one latent covers, per side."""
+        ...
+
+    @property
+    def latent_weights(self) -> Tensor:
+        """How much each latent of a window counts, "p p", above 0; sums need not be 1."""
+        ...
+
+    def features(
+        self,
+        lr: Tensor,
+        generators: Sequence[Generator],
+        sampling: Sampling,
+        on_scale: OnScale | None = None,
+        trace: Trace | None = None,
+    ) -> Tensor:
+        """Latents "b d p p", float32, of windows; the arguments are those of `resolve`."""
+        ...
+
+    def decode(self, feature: Tensor) -> Tensor:
+        """Picture "b 3 h w" in [-1, 1], float32, of latents "b d ..." of any size."""
+        ...
+
+
+@runtime_checkable
 class TakesGuidance(SuperResolver, Protocol):
     """A model with a second, unconditional branch that `Sampling.guidance` pushes away from."""
 

@@ -8,10 +8,17 @@ from torch import Tensor
 from nsarm_cli.errors import WeightsError
 from nsarm_cli.models.interface import SuperResolver
 from nsarm_cli.models.nsarm.resolver import NsarmResolver, NsarmTextResolver
+from nsarm_cli.models.varsr.resolver import VarsrResolver
 from nsarm_cli.text.encoder import TextEncoder
 from nsarm_cli.text.features import read_features
 from nsarm_cli.weights.catalog import find_model
-from nsarm_cli.weights.folder import load_model, read_config
+from nsarm_cli.weights.folder import (
+    VARSR,
+    family_of,
+    load_model,
+    load_model_of,
+    read_config,
+)
 from nsarm_cli.weights.store import Store
 
 PROMPT_FILE = "prompt.safetensors"
@@ -33,6 +40,9 @@ def load_resolver(model: str, device: torch.device, dtype: torch.dtype) -> Super
         WeightsError: no such model, or its files are missing, damaged or of another model.
     """
     folder = _folder(model)
+    if family_of(folder) == VARSR.name:
+        varsr = load_model_of(folder, VARSR, device, dtype)
+        return VarsrResolver(varsr.requires_grad_(requires_grad=False).eval())
     width = read_config(folder).text_width
     prompt = None if width is None else _fixed_prompt(folder, width)
     loaded = load_model(folder, device, dtype).requires_grad_(requires_grad=False).eval()
@@ -55,7 +65,8 @@ def text_width(model: str) -> int | None:
     Raises:
         WeightsError: no such model, or its configuration is missing or damaged.
     """
-    return read_config(_folder(model)).text_width
+    folder = _folder(model)
+    return None if family_of(folder) == VARSR.name else read_config(folder).text_width
 
 
 def load_text_encoder(model: str, device: torch.device, dtype: torch.dtype) -> TextEncoder:

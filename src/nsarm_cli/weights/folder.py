@@ -2,16 +2,21 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from nsarm_cli.errors import WeightsError
 from nsarm_cli.models.nsarm.config import NsarmConfig
-from nsarm_cli.models.nsarm.model import NsarmModel, cast_for_inference
+from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.models.nsarm.model import cast_for_inference as cast_nsarm
+from nsarm_cli.models.varsr.config import VarsrConfig
+from nsarm_cli.models.varsr.model import VarsrModel
+from nsarm_cli.models.varsr.model import cast_for_inference as cast_varsr
 from nsarm_cli.weights.shards import INDEX_FILE, STORED_DTYPES, shard_files
 from nsarm_cli.weights.strict import check_names_and_shapes, load_strictly
 
@@ -20,31 +25,79 @@ CONFIG_FILE = "config.json"
 _CPU = torch.device("cpu")
 
 
-def read_config(folder: Path) -> NsarmConfig:
-    """Read the configuration of a model folder.
+Config = TypeVar("Config")
+Model = TypeVar("Model", bound=nn.Module)
 
-    Raises:
-        WeightsError: the file is missing, not JSON, or describes no known model.
+
+@dataclass(frozen=True)
+class Family(Generic[Config, Model]):
+    """What a folder needs to know of a family of models.
+
+    Attributes:
+        name: in `config.json`.
+        config: makes a configuration of plain values.
+        model: builds a model of a configuration.
+        cast: makes it ready for inference in a type.
     """
-    path = folder / CONFIG_FILE
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        family = values["family"]
-        if family != "nsarm":
-            raise WeightsError(f'{path}: family "{family}" is unknown; known is "nsarm"')
-        return NsarmConfig.from_dict(values["config"])
-    except OSError as error:
-        raise WeightsError(
-            f"{folder}: is not a model folder ({CONFIG_FILE}: {error.strerror}); "
-            "give a folder written by nsarm train or a known model's name"
-        ) from error
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        raise _no_model(path, error) from error
+
+    name: str
+    config: Callable[[dict[str, Any]], Config]
+    model: Callable[[Config], Model]
+    cast: Callable[[Model, torch.dtype], Model]
+
+
+NSARM = Family("nsarm", NsarmConfig.from_dict, NsarmModel, cast_nsarm)
+VARSR = Family("varsr", VarsrConfig.from_dict, VarsrModel, cast_varsr)
+
+_FAMILIES = (NSARM.name, VARSR.name)
+
+
+def read_config(folder: Path) -> NsarmConfig:
+    """Read the configuration of an NSARM folder; see `read_config_of`."""
+    return read_config_of(folder, NSARM)
 
 
 def load_model(
     folder: Path, device: torch.device = _CPU, dtype: torch.dtype | None = None
 ) -> NsarmModel:
+    """Build the model of an NSARM folder with its weights; see `load_model_of`."""
+    return load_model_of(folder, NSARM, device, dtype)
+
+
+def family_of(folder: Path) -> str:
+    """Name of the family that runs the model of a folder.
+
+    Raises:
+        WeightsError: the file is missing, not JSON, or names no known family.
+    """
+    name, _ = _read_json(folder)
+    return name
+
+
+def read_config_of(folder: Path, family: Family[Config, Model]) -> Config:
+    """Read the configuration of a model folder.
+
+    Raises:
+        WeightsError: the file is missing, not JSON, or describes no model of the family.
+    """
+    path = folder / CONFIG_FILE
+    name, values = _read_json(folder)
+    if name != family.name:
+        raise WeightsError(
+            f'{path}: is a model of family "{name}", but one of "{family.name}" is needed here'
+        )
+    try:
+        return family.config(values)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise _no_model(path, error) from error
+
+
+def load_model_of(
+    folder: Path,
+    family: Family[Config, Model],
+    device: torch.device = _CPU,
+    dtype: torch.dtype | None = None,
+) -> Model:
     """Build the model of a folder with its weights.
 
     The model is built without memory. Each tensor goes from the mapped file to its place: on
@@ -53,6 +106,7 @@ def load_model(
 
     Args:
         folder: with `config.json` and safetensors.
+        family: of the model.
         device: where the model will lie.
         dtype: makes the model ready for inference in this type; None gives all tensors in
             float32, for training.
@@ -60,14 +114,14 @@ def load_model(
     Raises:
         WeightsError: a file is missing or damaged, or the tensors are not the model's.
     """
-    config = read_config(folder)
+    config = read_config_of(folder, family)
     try:
         with torch.device("meta"):
-            model = NsarmModel(config)
+            model = family.model(config)
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise _no_model(folder / CONFIG_FILE, error) from error
     if dtype is not None:
-        cast_for_inference(model, dtype)
+        family.cast(model, dtype)
     wanted = model.state_dict()
     files = shard_files(folder)
     source = str(files[0] if len(files) == 1 else folder / INDEX_FILE)
@@ -80,6 +134,25 @@ def load_model(
 
     load_strictly(model, _read(files, place), source)
     return model
+
+
+def _read_json(folder: Path) -> tuple[str, dict[str, Any]]:
+    """Family and configuration in `config.json`."""
+    path = folder / CONFIG_FILE
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        family, config = values["family"], values["config"]
+    except OSError as error:
+        raise WeightsError(
+            f"{folder}: is not a model folder ({CONFIG_FILE}: {error.strerror}); "
+            "give a folder written by nsarm train or a known model's name"
+        ) from error
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise _no_model(path, error) from error
+    if family not in _FAMILIES:
+        known = " and ".join(f'"{name}"' for name in _FAMILIES)
+        raise WeightsError(f'{path}: family "{family}" is unknown; known are {known}')
+    return family, config
 
 
 def _read(files: Sequence[Path], take: Callable[[Any, str], Tensor]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.weights.stored import StoredTensor
 from nsarm_cli.weights.strict import check_tensors
 
-_Tensor = TypeVar("_Tensor", Tensor, StoredTensor)
+AnyTensor = TypeVar("AnyTensor", Tensor, StoredTensor)
 """A file is renamed in memory, or where it lies."""
 
 BLOCKS_PER_CHUNK = 5
@@ -76,7 +76,7 @@ _AUTOENCODER = "autoencoder."
 
 
 @dataclass(frozen=True)
-class _File:
+class NameTable:
     """What one of the authors' files holds.
 
     Attributes:
@@ -90,7 +90,8 @@ class _File:
     our_shapes: dict[str, tuple[int, ...]]
     constants: dict[str, Tensor]
 
-    def rename(self, tensors: Mapping[str, _Tensor], source: str) -> dict[str, _Tensor]:
+    def rename(self, tensors: Mapping[str, AnyTensor], source: str) -> dict[str, AnyTensor]:
+        """From the authors' names to ours; raises a WeightsError that names what differs."""
         learned = {name: t for name, t in tensors.items() if name not in self.constants}
         check_tensors(self.shapes, learned, source)
         for name, constant in self.constants.items():
@@ -104,6 +105,7 @@ class _File:
         }
 
     def restore(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+        """From our names to the authors', with the constants; other tensors are passed over."""
         given = {name: t for name, t in tensors.items() if name in self.our_shapes}
         check_tensors(self.our_shapes, given, source)
         restored = {
@@ -113,8 +115,8 @@ class _File:
 
 
 def transformer_from_upstream(
-    tensors: Mapping[str, _Tensor], config: NsarmConfig, source: str
-) -> dict[str, _Tensor]:
+    tensors: Mapping[str, AnyTensor], config: NsarmConfig, source: str
+) -> dict[str, AnyTensor]:
     """Rename the file with the transformer, its conditioner and the transformation network.
 
     Args:
@@ -148,8 +150,8 @@ def transformer_to_upstream(
 
 
 def autoencoder_from_upstream(
-    tensors: Mapping[str, _Tensor], config: NsarmConfig, source: str
-) -> dict[str, _Tensor]:
+    tensors: Mapping[str, AnyTensor], config: NsarmConfig, source: str
+) -> dict[str, AnyTensor]:
     """Rename the file with the autoencoder.
 
     Args:
@@ -163,7 +165,7 @@ def autoencoder_from_upstream(
     Raises:
         WeightsError: names unknown, missing and misshapen entries.
     """
-    plain: dict[str, _Tensor] = {}
+    plain: dict[str, AnyTensor] = {}
     for name, tensor in tensors.items():
         short = _WRAPPED.sub(r"\1", name)
         if short in plain:
@@ -185,7 +187,7 @@ def autoencoder_to_upstream(
     return _autoencoder_file(config).restore(tensors, source)
 
 
-def _transformer_file(config: NsarmConfig, blocks_per_chunk: int) -> _File:
+def _transformer_file(config: NsarmConfig, blocks_per_chunk: int) -> NameTable:
     our_shapes = {n: s for n, s in _our_shapes(config).items() if not n.startswith(_AUTOENCODER)}
     ours = {_transformer_name(name, blocks_per_chunk): name for name in our_shapes}
     shapes = {
@@ -198,10 +200,10 @@ def _transformer_file(config: NsarmConfig, blocks_per_chunk: int) -> _File:
         for name, shape in shapes.items()
         if name.endswith("v_bias")
     }
-    return _File(ours, shapes, our_shapes, constants)
+    return NameTable(ours, shapes, our_shapes, constants)
 
 
-def _autoencoder_file(config: NsarmConfig) -> _File:
+def _autoencoder_file(config: NsarmConfig) -> NameTable:
     our_shapes = {n: s for n, s in _our_shapes(config).items() if n.startswith(_AUTOENCODER)}
     ours = {
         _autoencoder_name(name.removeprefix(_AUTOENCODER), config.autoencoder): name
@@ -210,7 +212,7 @@ def _autoencoder_file(config: NsarmConfig) -> _File:
     shapes = {name: our_shapes[o] for name, o in ours.items()}
     mask = 2.0 ** torch.arange(config.autoencoder.channels - 1, -1, -1)
     constants = {f"{module}.lfq.mask": mask for module in ("quantizer", "quantize")}
-    return _File(ours, shapes, our_shapes, constants)
+    return NameTable(ours, shapes, our_shapes, constants)
 
 
 def _our_shapes(config: NsarmConfig) -> dict[str, tuple[int, ...]]:
@@ -222,10 +224,10 @@ def _our_shapes(config: NsarmConfig) -> dict[str, tuple[int, ...]]:
 def _transformer_name(ours: str, blocks_per_chunk: int) -> str:
     if found := _BLOCK.fullmatch(ours):
         chunk, place = divmod(int(found[1]), blocks_per_chunk)
-        return f"block_chunks.{chunk}.module.{place}.{_translate(found[2], _IN_BLOCK)}"
+        return f"block_chunks.{chunk}.module.{place}.{translate(found[2], _IN_BLOCK)}"
     if found := _BRANCH.fullmatch(ours):
         return f"{_IN_BRANCH[found[2]].format(found[1])}.{found[3]}"
-    return _translate(ours, _WHOLE)
+    return translate(ours, _WHOLE)
 
 
 def _autoencoder_name(ours: str, config: AutoencoderConfig) -> str:
@@ -243,7 +245,8 @@ def _autoencoder_name(ours: str, config: AutoencoderConfig) -> str:
     return f"{side}.{name}.{f'block.{place}' if place < blocks else change}.{rest}"
 
 
-def _translate(name: str, table: Mapping[str, str]) -> str:
+def translate(name: str, table: Mapping[str, str]) -> str:
+    """Replace the beginning of a name by the first entry that it equals or continues."""
     for ours, theirs in table.items():
         if name == ours or name.startswith(f"{ours}."):
             return theirs + name.removeprefix(ours)

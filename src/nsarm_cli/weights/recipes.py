@@ -10,9 +10,14 @@ from nsarm_cli.errors import WeightsError
 from nsarm_cli.models.nsarm.config import PRESETS as NSARM_PRESETS
 from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel, cast_for_inference
+from nsarm_cli.models.varsr.config import PRESETS as VARSR_PRESETS
+from nsarm_cli.models.varsr.config import VarsrConfig
+from nsarm_cli.models.varsr.model import VarsrModel
+from nsarm_cli.models.varsr.model import cast_for_inference as cast_varsr
 from nsarm_cli.weights.keymap import autoencoder_from_upstream, transformer_from_upstream
 from nsarm_cli.weights.recipe import Part, Recipe
 from nsarm_cli.weights.stored import StoredTensor
+from nsarm_cli.weights.varsr_keymap import model_from_upstream, tokenizer_from_upstream
 
 PROMPT = "A high-quality image with harmonious colors and rich details."
 """The fixed prompt of NSARM (arXiv 2510.00820, Table 3); captions give nearly equal results."""
@@ -24,12 +29,15 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         WeightsError: nothing is known of it.
     """
-    known = {config.name: config for config in NSARM_PRESETS.values() if config.text_width}
+    known = {
+        **{c.name: partial(nsarm_recipe, c) for c in NSARM_PRESETS.values() if c.text_width},
+        **{c.name: partial(varsr_recipe, c) for c in VARSR_PRESETS.values() if c.prefix},
+    }
     if name not in known:
         raise WeightsError(
             f"model {name!r} cannot be converted: the ones that can are {', '.join(known)}"
         )
-    return nsarm_recipe(known[name])
+    return known[name]()
 
 
 def nsarm_recipe(config: NsarmConfig) -> Recipe:
@@ -74,6 +82,45 @@ def nsarm_recipe(config: NsarmConfig) -> Recipe:
         text_width=config.text_width,
         prompt=PROMPT,
     )
+
+
+def varsr_recipe(config: VarsrConfig) -> Recipe:
+    """How a VARSR model is made of the tokenizer and the rest, both files of a trainer."""
+
+    def others(tensors: Mapping[str, StoredTensor], source: str) -> dict[str, StoredTensor]:
+        return model_from_upstream(tensors, config, source)
+
+    def tokenizer(tensors: Mapping[str, StoredTensor], source: str) -> dict[str, StoredTensor]:
+        return tokenizer_from_upstream(tensors, config, source)
+
+    return Recipe(
+        name=config.name,
+        family="varsr",
+        config=config.to_dict(),
+        parts=(
+            Part(
+                "transformer",
+                "the transformer (VARSR.pth)",
+                (("trainer", "var_wo_ddp"), ()),
+                ("word_embed.weight", "pos_start", "class_emb.weight", "head.weight"),
+                others,
+            ),
+            Part(
+                "vae",
+                "the tokenizer (VQVAE.pth)",
+                (("trainer", "vae_local"), ()),
+                ("quantize.embedding.weight", "encoder.conv_in.weight", "decoder.conv_in.weight"),
+                tokenizer,
+            ),
+        ),
+        layout=partial(_varsr_layout, config),
+    )
+
+
+def _varsr_layout(config: VarsrConfig, dtype: torch.dtype) -> Mapping[str, Tensor]:
+    with torch.device("meta"):
+        model = VarsrModel(config)
+    return cast_varsr(model, dtype).state_dict()
 
 
 def _layout(config: NsarmConfig, dtype: torch.dtype) -> Mapping[str, Tensor]:

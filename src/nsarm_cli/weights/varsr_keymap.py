@@ -13,8 +13,7 @@ from torch import Tensor
 from nsarm_cli.models.varsr.config import VarsrConfig
 from nsarm_cli.models.varsr.model import VarsrModel
 from nsarm_cli.models.varsr.tokenizer import TokenizerConfig
-from nsarm_cli.weights.keymap import _File as NameTable
-from nsarm_cli.weights.keymap import _translate as translate
+from nsarm_cli.weights.keymap import AnyTensor, NameTable, translate
 
 # Ours: the authors'. An entry stands for one name or for all names that continue it.
 _WHOLE = {
@@ -69,8 +68,8 @@ _TOKENIZER = "tokenizer."
 
 
 def model_from_upstream(
-    tensors: Mapping[str, Tensor], config: VarsrConfig, source: str
-) -> dict[str, Tensor]:
+    tensors: Mapping[str, AnyTensor], config: VarsrConfig, source: str
+) -> dict[str, AnyTensor]:
     """Rename the file with everything but the tokenizer, of either of VARSR's models.
 
     Args:
@@ -95,8 +94,8 @@ def model_to_upstream(
 
 
 def tokenizer_from_upstream(
-    tensors: Mapping[str, Tensor], config: VarsrConfig, source: str
-) -> dict[str, Tensor]:
+    tensors: Mapping[str, AnyTensor], config: VarsrConfig, source: str
+) -> dict[str, AnyTensor]:
     """Rename the file with the tokenizer; see `model_from_upstream`."""
     return _tokenizer_file(config).rename(_learned(tensors), source)
 
@@ -108,7 +107,7 @@ def tokenizer_to_upstream(
     return _tokenizer_file(config).restore(tensors, source)
 
 
-def _learned(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _learned(tensors: Mapping[str, AnyTensor]) -> dict[str, AnyTensor]:
     return {name: tensor for name, tensor in tensors.items() if name not in COMPUTED}
 
 

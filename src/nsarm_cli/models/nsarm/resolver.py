@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from nsarm_cli.models.core.generate import Guidance, generate
+from nsarm_cli.models.core.parts import in_parts
 from nsarm_cli.models.core.transformer import Condition, PreparedCondition
 from nsarm_cli.models.interface import OnScale, Sampling, Text, Trace
 from nsarm_cli.models.nsarm import bsq
@@ -72,21 +73,9 @@ class NsarmResolver:
         trace: Trace | None = None,
     ) -> Tensor:
         """Enlarge "b 3 window window" in [-1, 1]; see `SuperResolver.resolve`."""
-        if len(generators) != len(lr):
-            raise ValueError(f"{len(generators)} generators for {len(lr)} windows")
-        # A batch is rounded as no window alone is, and a processor gains nothing from one.
-        size = 1 if lr.device.type == "cpu" else len(lr)
-        pictures = []
-        for start in range(0, len(lr), size):
-            picture = self.resolve_together(
-                lr[start : start + size],
-                generators[start : start + size],
-                sampling,
-                _part(on_scale, start // size, len(lr) // size),
-                None if start else trace,
-            )
-            pictures.append(picture)
-        return torch.cat(pictures)
+        return in_parts(
+            self.resolve_together, lr, generators, sampling, on_scale=on_scale, trace=trace
+        )
 
     @torch.inference_mode()
     def resolve_together(
@@ -207,10 +196,3 @@ class NsarmTextResolver(NsarmResolver):
             captions += conditioner.unconditional_like(captions)
         device = conditioner.unconditional.device
         return conditioner([caption.to(device) for caption in captions])  # type: ignore[no-any-return]
-
-
-def _part(on_scale: OnScale | None, part: int, parts: int) -> OnScale | None:
-    """Turn the progress of one part into that of all."""
-    if on_scale is None:
-        return None
-    return lambda done, total: on_scale(part * total + done, parts * total)
