@@ -17,7 +17,8 @@ from PIL import Image
 import nsarm_cli
 from nsarm_cli import Upscaler
 from nsarm_cli.errors import NsarmError
-from nsarm_cli.imaging.files import find_images, read_image, write_image
+from nsarm_cli.imaging.files import read_image, write_image
+from nsarm_cli.imaging.finding import find_images
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.runtime import choose_device, choose_dtype
 from nsarm_cli.training.photos import PhotoStore

@@ -27,7 +27,7 @@ def folder(model, tmp_path_factory):
         names = [str(file) for file in files]
         code = main(
             ["weights", "convert", MICRO_VARSR.name, *names, "-o", str(target)]
-            + "--precision fp32 --unverified".split()
+            + ["--precision", "fp32", "--unverified"]
         )
     assert code == 0
     return target

@@ -18,10 +18,10 @@ from nsarm_cli.errors import ImageError
 from nsarm_cli.imaging import opening
 from nsarm_cli.imaging.files import (
     check_output,
-    find_images,
     read_image,
     write_image,
 )
+from nsarm_cli.imaging.finding import find_images
 from nsarm_cli.imaging.formats import check_size
 
 IS_ROOT = os.name == "posix" and os.geteuid() == 0

@@ -1,60 +1,46 @@
-"""The pictures of a run one after the other; a bad one never stops the others."""
+"""The pictures of a run: while one is computed, the next is read and the last is written.
+
+A bad picture never stops the others. An interruption discards the picture that is being computed
+and lets one whose rows are all there be written.
+"""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nsarm_cli.cli import console
+from nsarm_cli.cli.background import Background
+from nsarm_cli.cli.manifest import Manifest
 from nsarm_cli.cli.outputs import Job
-from nsarm_cli.cli.prompts import Words
-from nsarm_cli.cli.steering import Steering
+from nsarm_cli.cli.report import Reporter
+from nsarm_cli.cli.settings import Settings
 from nsarm_cli.cli.trace import write_trace
 from nsarm_cli.errors import ImageError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from nsarm_cli.models.interface import Sampling
+    from nsarm_cli.imaging.picture import Picture
     from nsarm_cli.pipeline import Upscaler
 
-
-@dataclass(frozen=True)
-class Settings:
-    """What is done with each picture.
-
-    Attributes:
-        seed: the user's.
-        temperature: None for the model's; so are the next two.
-        top_p: share of probability.
-        color: a name of `imaging.color.METHODS`.
-        words: prompts of the pictures, and guidance.
-        steering: strength of the guidance, and the refiner.
-        trace: where the first window's tensors go, or None.
-        overwrite: outputs that exist may be replaced.
-    """
-
-    seed: int
-    temperature: float | None
-    top_p: float | None
-    color: str | None
-    words: Words
-    steering: Steering
-    trace: Path | None
-    overwrite: bool
-
-    def sampling(self, tuned: "Sampling") -> "Sampling":
-        """The model's settings with those that were asked for."""
-        if self.temperature is not None:
-            tuned = replace(tuned, temperature=self.temperature)
-        if self.top_p is not None:
-            tuned = replace(tuned, top_p=self.top_p)
-        return self.steering.guide(self.words.guide(tuned))
+_AHEAD = 32_000_000
+"""Pixels above which a picture is not read while the one before it is computed."""
 
 
-@dataclass(frozen=True)
+@dataclass
+class _Running:
+    """A picture whose rows are all computed, while its file is being written."""
+
+    job: Job
+    writer: "Background[Tensor]"
+    began: float
+    facts: dict[str, Any]
+
+
+@dataclass
 class Batch:
     """A run.
 
@@ -62,10 +48,15 @@ class Batch:
         load: reads the model; called when the first picture has been read, since broken
             pictures need none.
         settings: for all pictures.
+        reporter: told of every picture.
+        manifest: of `--resume`, or None.
     """
 
     load: "Callable[[], Upscaler]"
     settings: Settings
+    reporter: Reporter
+    manifest: Manifest | None = None
+    _writing: _Running | None = field(default=None, init=False)
 
     @cached_property
     def upscaler(self) -> "Upscaler":
@@ -76,70 +67,136 @@ class Batch:
         return upscaler
 
     def run(self, jobs: Sequence[Job]) -> int:
-        """Make all pictures; print the path of each on stdout and a line about it on stderr.
+        """Make all pictures.
 
         Returns:
             How many failed.
         """
-        failures = 0
-        with console.progress_bar(len(jobs)) as bar:
-            for index, job in enumerate(jobs):
-                count = f" ({index + 1} of {len(jobs)})" if len(jobs) > 1 else ""
-                on_progress = bar.begin(index, job.source.name + count)
-                try:
-                    summary = self._enlarge(job, on_progress)
-                except ImageError as error:
-                    failures += 1
-                    with bar.hidden():
-                        console.error(str(error))
-                else:
-                    with bar.hidden():
-                        console.say(summary)
-                        console.result(str(job.target))
-        if failures and len(jobs) > 1:
-            console.say(f"{failures} of {len(jobs)} pictures failed")
-        return failures
+        with (
+            ThreadPoolExecutor(1, "reader") as reader,
+            console.progress_bar(len(jobs)) as bar,
+            self.reporter.on(bar, len(jobs)),
+        ):
+            ahead: Future[Picture] | None = None
+            try:
+                for index, job in enumerate(jobs):
+                    reading, ahead = ahead or reader.submit(_read, job), None
+                    try:
+                        picture = reading.result()
+                        if index + 1 < len(jobs) and _is_small(jobs[index + 1]):
+                            ahead = reader.submit(_read, jobs[index + 1])
+                        count = f" ({index + 1} of {len(jobs)})" if len(jobs) > 1 else ""
+                        show = bar.begin(index, job.source.name + count)
+                        running = self._compute(job, picture, show)
+                    except ImageError as error:
+                        self._settle()
+                        self.reporter.failed(job, error)
+                    else:
+                        self._settle()
+                        self._writing = running
+                self._settle()
+            except (KeyboardInterrupt, SystemExit):
+                self._settle()
+                raise
+        return self.reporter.failures
 
-    def _enlarge(self, job: Job, on_progress: Callable[[float], None]) -> str:
-        """Read, enlarge and write one picture.
-
-        Returns:
-            A line about it.
+    def _compute(self, job: Job, picture: "Picture", show: Callable[[float], None]) -> _Running:
+        """Compute all rows of a picture; its file is written meanwhile.
 
         Raises:
-            ImageError: it cannot be read or written.
+            ImageError: it is too large, or cannot be written.
         """
         from nsarm_cli.imaging.formats import check_size, output_format
         from nsarm_cli.imaging.layout import finish, layout_for
         from nsarm_cli.imaging.output import write_picture
-        from nsarm_cli.imaging.picture import read_picture
+        from nsarm_cli.imaging.rows import Rows
 
-        settings = self.settings
-        picture = read_picture(job.source)
-        width, height = (self.upscaler.scale * side for side in (picture.width, picture.height))
+        settings, upscaler = self.settings, self.upscaler
+        width, height = settings.size.of(job.source, picture.width, picture.height, upscaler.scale)
         check_size(job.target, width, height)
         layout, lost = layout_for(picture, width, height, output_format(job.target))
-        for note in (*picture.notes, *lost):
-            console.say(f"{job.source}: {note}")
-        sampling = settings.sampling(self.upscaler.sampling)
+        facts = settings.facts(job, upscaler, (picture.width, picture.height), (width, height))
+        layout = settings.describe(layout, facts["settings"])
+        self.reporter.notes(job, (*picture.notes, *lost))
+        if self.manifest is not None:
+            self.manifest.begin(job)
+
+        def write(strips: "Iterator[Tensor]") -> None:
+            finished = finish(picture, Rows(height, width, strips), layout)
+            write_picture(
+                job.target,
+                layout,
+                finished,
+                overwrite=job.overwrite,
+                quality=settings.quality,
+            )
+
+        def on_progress(share: float) -> None:
+            show(share)
+            if self._writing is not None and self._writing.writer.is_done():
+                self._settle()
+
         tensors: dict[str, Tensor] | None = None if settings.trace is None else {}
         began = time.perf_counter()
-        rows = self.upscaler.rows(
-            picture.rows(),
-            seed=settings.seed,
-            prompt=settings.words.prompt(job.source),
-            negative_prompt=settings.words.negative,
-            sampling=sampling,
-            color=settings.color,
-            on_progress=on_progress,
-            trace=tensors,
-        )
-        strips = finish(picture, rows, layout)
-        write_picture(job.target, layout, strips, overwrite=settings.overwrite)
-        seconds = time.perf_counter() - began
-        if settings.trace is not None and tensors is not None:
-            facts = {"input": job.source.name, "seed": settings.seed, "sampling": sampling}
-            facts |= settings.words.facts(job.source)
-            write_trace(tensors, settings.trace, facts, overwrite=settings.overwrite)
-        size = f"{picture.width}x{picture.height}"
-        return f"{job.source}: {size} -> {width}x{height} in {seconds:.1f} s"
+        writer: Background[Tensor] = Background(write)
+        try:
+            rows = upscaler.rows(
+                picture.rows(),
+                size=(height, width),
+                seed=settings.seed,
+                prompt=settings.words.prompt(job.source),
+                negative_prompt=settings.words.negative,
+                sampling=settings.sampling(upscaler.sampling),
+                color=settings.color,
+                on_progress=on_progress,
+                trace=tensors,
+            )
+            for strip in rows.strips:
+                writer.put(strip)
+            writer.close()
+            if settings.trace is not None and tensors is not None:
+                known = {"input": job.source.name, "seed": settings.seed}
+                known["sampling"] = settings.sampling(upscaler.sampling)
+                known |= settings.words.facts(job.source)
+                write_trace(tensors, settings.trace, known, overwrite=settings.overwrite_trace)
+        except MemoryError as error:
+            writer.cancel()
+            raise ImageError(
+                f"{job.source}: does not fit in memory; shrink it first, or write .png or .tif"
+            ) from error
+        except BaseException:
+            writer.cancel()
+            raise
+        return _Running(job, writer, began, facts)
+
+    def _settle(self) -> None:
+        """Wait until the last picture is written, and report it."""
+        running, self._writing = self._writing, None
+        if running is None:
+            return
+        try:
+            running.writer.result()
+            if self.manifest is not None:
+                self.manifest.finish(running.job, self.settings.key(running.job))
+        except ImageError as error:
+            self.reporter.failed(running.job, error)
+            return
+        seconds = time.perf_counter() - running.began
+        self.reporter.made(running.job, {**running.facts, "seconds": round(seconds, 3)})
+
+
+def _read(job: Job) -> "Picture":
+    from nsarm_cli.imaging.picture import read_picture
+
+    return read_picture(job.source)
+
+
+def _is_small(job: Job) -> bool:
+    """Whether two such pictures may be in memory."""
+    from nsarm_cli.imaging.opening import opened
+
+    try:
+        with opened(job.source) as image:
+            return image.width * image.height <= _AHEAD
+    except ImageError:
+        return True  # reading it will say why

@@ -1,12 +1,23 @@
 """Which pictures a run reads and what it calls their outputs, settled before any work."""
 
+import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
+from nsarm_cli.cli import console
 from nsarm_cli.cli.trace import check_trace
+from nsarm_cli.errors import ImageError
+
+if TYPE_CHECKING:
+    from nsarm_cli.imaging.finding import Found
+    from nsarm_cli.imaging.sizes import Size
+
+_LISTED = Path("-")
 
 
 @dataclass(frozen=True)
@@ -16,29 +27,163 @@ class Job:
     Attributes:
         source: the input.
         target: the output.
+        overwrite: a file of this name may be replaced.
     """
 
     source: Path
     target: Path
+    overwrite: bool = False
 
 
-def plan_jobs(
-    inputs: Sequence[Path], out: str | None, trace: Path | None, *, overwrite: bool
-) -> list[Job]:
-    """Pair inputs with outputs, refusing before any work what could not be written after it."""
-    from nsarm_cli.imaging.files import check_output, find_images
-    from nsarm_cli.imaging.naming import output_paths
+@dataclass(frozen=True)
+class OutputOptions:
+    """The options that decide inputs and outputs.
 
-    sources = find_images(inputs)
-    targets = output_paths(sources, out, many=len(inputs) > 1 or inputs[0].is_dir())
-    for target in targets:
-        # Only what exists can be an input; comparing all pairs is slow in a large folder.
-        check_output(target, sources if target.exists() else (), overwrite)
-    if trace is not None:
-        if len(sources) > 1:
+    Attributes:
+        inputs: files, folders, patterns; "-" for a list on standard input.
+        files_from: a list of more, or None.
+        out: file or folder, as typed, or None.
+        recursive: folders stand for their folders too.
+        overwrite: outputs that exist are replaced.
+        skip_existing: pictures whose output exists are left out.
+        format: ending of names made here, without the dot.
+        suffix: None for one that says the size.
+        template: of names.
+        seed: for the template.
+        size: what is asked for.
+        trace: file of `--trace`.
+    """
+
+    inputs: Sequence[Path]
+    files_from: Path | None
+    out: str | None
+    recursive: bool
+    overwrite: bool
+    skip_existing: bool
+    format: str | None
+    suffix: str | None
+    template: str | None
+    seed: int
+    size: "Size"
+    trace: Path | None
+
+    def plan(self, ours: frozenset[Path] = frozenset(), *, look_only: bool = False) -> list[Job]:
+        """Pair inputs with outputs, refusing before any work what could not be written after it.
+
+        Args:
+            ours: outputs of an earlier part of this run, which may be replaced.
+            look_only: make no folder and write nothing.
+
+        Raises:
+            ImageError: an input is missing, or an output must not or cannot be written.
+            BadParameter: options that contradict each other.
+        """
+        from nsarm_cli.imaging.files import check_output
+
+        self._check()
+        found = self._without_outputs(self._found())
+        if not found:
+            return []
+        jobs = []
+        sources = [each.path for each in found]
+        for source, target in zip(sources, self._names(found), strict=True):
+            if self.skip_existing and target.exists() and not _is_one_of(target, sources):
+                continue
+            may_replace = self.overwrite or target.absolute() in ours
+            if not look_only:
+                # Only what exists can be an input; comparing all pairs is slow in a large folder.
+                check_output(target, sources if target.exists() else (), may_replace)
+            jobs.append(Job(source, target, may_replace))
+        if len(jobs) < len(found):
+            console.say(f"{len(found) - len(jobs)} of {len(found)} outputs exist already: skipped")
+        if self.trace is not None:
+            if len(jobs) > 1:
+                raise typer.BadParameter(
+                    f"it records one picture, not {len(jobs)}; give one INPUT.",
+                    param_hint="--trace",
+                )
+            targets = [job.target for job in jobs]
+            check_trace(self.trace, [*sources, *targets], overwrite=self.overwrite)
+        return jobs
+
+    def _check(self) -> None:
+        if self.skip_existing and self.overwrite:
+            raise typer.BadParameter("it contradicts --overwrite.", param_hint="--skip-existing")
+        if self.size.scale is not None and (self.size.width or self.size.height):
             raise typer.BadParameter(
-                f"it records one picture, not {len(sources)}; give one INPUT.",
-                param_hint="--trace",
+                "give either a factor, or a width or height.", param_hint="--scale"
             )
-        check_trace(trace, [*sources, *targets], overwrite=overwrite)
-    return [Job(source, target) for source, target in zip(sources, targets, strict=True)]
+        if not self.inputs and self.files_from is None:
+            raise typer.BadParameter("name a picture or a folder.", param_hint="INPUT")
+
+    @property
+    def _is_many(self) -> bool:
+        one = len(self.inputs) == 1 and self.files_from is None and self.inputs[0] != _LISTED
+        return not one or self.inputs[0].is_dir() or not os.path.lexists(self.inputs[0])
+
+    def _found(self) -> "list[Found]":
+        from nsarm_cli.imaging.finding import Found, find_pictures
+
+        avoid = Path(self.out) if self.out is not None and self._is_many else None
+        named = [path for path in self.inputs if path != _LISTED]
+        found = find_pictures(named, recursive=self.recursive, avoid=avoid)
+        known = {each.path for each in found}
+        lists = [_LISTED] if _LISTED in self.inputs else []
+        for path in [*lists, *([] if self.files_from is None else [self.files_from])]:
+            for listed in map(Path, _read_list(path)):
+                if listed.is_dir():
+                    more = find_pictures([listed], recursive=self.recursive, avoid=avoid)
+                else:
+                    more = [Found(listed)]  # if it is missing, the others of the list still finish
+                found += [each for each in more if each.path not in known]
+                known.update(each.path for each in more)
+        return found
+
+    def _names(self, found: "Sequence[Found]") -> list[Path]:
+        from nsarm_cli.imaging.naming import output_paths
+
+        suffix = self.suffix if self.suffix is not None else f"_{self.size.label(4)}"
+        return output_paths(
+            [each.path for each in found],
+            self.out,
+            self._is_many,
+            suffix,
+            self.format,
+            folders=[each.folder for each in found],
+            template=self.template,
+            fields={"seed": self.seed},
+        )
+
+    def _without_outputs(self, found: "list[Found]") -> "list[Found]":
+        """Leave out what an earlier run made, unless it was given by name."""
+        kept = [each for each in found if each.is_named or not each.is_output()]
+        while True:
+            targets = set(self._names(kept)) if kept else set()
+            fewer = [each for each in kept if each.is_named or each.path not in targets]
+            if len(fewer) == len(kept):
+                break
+            kept = fewer
+        left_out = len(found) - len(kept)
+        if left_out:
+            console.say(
+                f"{left_out} of {len(found)} pictures are outputs of nsarm: skipped; "
+                "name one to enlarge it again"
+            )
+        return kept
+
+
+def _is_one_of(path: Path, sources: Sequence[Path]) -> bool:
+    return any(source.exists() and path.samefile(source) for source in sources)
+
+
+def _read_list(path: Path) -> list[str]:
+    """Read names, one a line, or each ended by a zero byte as `find -print0` writes them."""
+    try:
+        data = sys.stdin.buffer.read() if path == _LISTED else path.read_bytes()
+    except OSError as error:
+        raise ImageError(
+            f"{path}: the list of pictures cannot be read ({error.strerror}); check the name"
+        ) from error
+    separator = b"\0" if b"\0" in data else b"\n"
+    lines = (line.rstrip(b"\r") for line in data.split(separator))
+    return [os.fsdecode(line) for line in lines if line.strip()]

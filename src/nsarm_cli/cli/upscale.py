@@ -1,15 +1,20 @@
-"""`nsarm upscale`: photographs in, photographs four times as large out."""
+"""`nsarm upscale`: photographs in, larger photographs out."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from nsarm_cli.cli import console, options, prompts, steering
-from nsarm_cli.cli.batch import Batch, Settings
-from nsarm_cli.cli.outputs import plan_jobs
+from nsarm_cli.cli import picture_options as pictures
+from nsarm_cli.cli.batch import Batch
+from nsarm_cli.cli.dry_run import show_plan
+from nsarm_cli.cli.manifest import Manifest
+from nsarm_cli.cli.outputs import OutputOptions
+from nsarm_cli.cli.report import Reporter
+from nsarm_cli.cli.settings import Settings
 from nsarm_cli.errors import ImageError
 
 if TYPE_CHECKING:
@@ -23,23 +28,31 @@ app = typer.Typer()
 @app.command()
 def upscale(
     inputs: Annotated[
-        list[Path],
-        typer.Argument(metavar="INPUT", help="Pictures, or folders of pictures."),
-    ],
-    *,
-    out: Annotated[
-        str | None,
-        typer.Option(
-            "-o",
-            "--out",
-            help="File (.png, .jpg, .webp, .tif or .avif) for one picture, or folder.",
-            show_default="beside the input, as NAME_x4.png",
-            metavar="OUT",
+        list[Path] | None,
+        typer.Argument(
+            metavar="INPUT...",
+            help="Pictures, folders, patterns; - for a list on standard input.",
+            show_default=False,
         ),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace outputs that exist; never an input.")
-    ] = False,
+    *,
+    out: pictures.Out = None,
+    overwrite: pictures.Overwrite = False,
+    skip_existing: pictures.SkipExisting = False,
+    resume: pictures.Resume = None,
+    recursive: pictures.Recursive = False,
+    files_from: pictures.FilesFrom = None,
+    scale: pictures.Scale = None,
+    width: pictures.Width = None,
+    height: pictures.Height = None,
+    max_side: pictures.MaxSide = None,
+    format: pictures.FormatOption = None,  # noqa: A002 (the word users know)
+    quality: pictures.Quality = None,
+    suffix: pictures.Suffix = None,
+    output_template: pictures.OutputTemplate = None,
+    no_metadata: pictures.NoMetadata = False,
+    json: pictures.Json = False,
+    dry_run: pictures.DryRun = False,
     model: Annotated[
         str | None,
         typer.Option(
@@ -82,21 +95,41 @@ def upscale(
         ),
     ] = None,
 ) -> None:
-    """Enlarge photographs four times.
+    """Enlarge photographs.
 
     Prints the path of each picture written. Pictures that cannot be read are reported and the
     others still finish; the exit code is then 3.
     """
+    from nsarm_cli.imaging.sizes import Size
+
     steered = steering.Steering(guidance, refiner_steps, refines=not no_refiner)
     steered.check_options(cfg)
-    jobs = plan_jobs(inputs, out, trace, overwrite=overwrite)
+    size = Size(scale, width, height, max_side)
+    named = OutputOptions(
+        inputs or [], files_from, out, recursive, overwrite, skip_existing,
+        format, suffix, output_template, seed, size, trace,
+    )  # fmt: skip
+    manifest = None if resume is None else Manifest(resume)
+    ours = frozenset() if manifest is None else manifest.outputs
+    jobs = named.plan(ours, look_only=dry_run)
+    if dry_run:
+        show_plan(jobs, size)
+        return
     chosen = _choose(model, device, precision, threads)
     text = prompts.PromptOptions(
         prompt, prompt_file, prompt_sidecar, prompt_features, negative_prompt, cfg
     )
     words = text.gather([job.source for job in jobs], chosen.name, chosen.device, chosen.dtype)
-    settings = Settings(seed, temperature, top_p, color, words, steered, trace, overwrite)
-    if Batch(partial(chosen.load, batch), settings).run(jobs):
+    settings = Settings(
+        chosen.name, chosen.digest, str(chosen.device), chosen.precision, size, seed,
+        temperature, top_p, color, words, steered, quality, not no_metadata, trace, overwrite,
+    )  # fmt: skip
+    if manifest is not None:
+        waiting = manifest.remaining(jobs, settings.key)
+        if len(waiting) < len(jobs):
+            console.say(f"{len(jobs) - len(waiting)} of {len(jobs)} pictures are done already")
+        jobs = waiting
+    if Batch(partial(chosen.load, batch), settings, Reporter(json), manifest).run(jobs):
         raise typer.Exit(ImageError.exit_code)
 
 
@@ -107,6 +140,18 @@ class _Choice:
     name: str
     device: "torch.device"
     dtype: "torch.dtype"
+
+    @property
+    def precision(self) -> str:
+        """Name of the number format."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @cached_property
+    def digest(self) -> str | None:
+        """Of the weights; None where they cannot be read, which loading will explain."""
+        from nsarm_cli.weights.families import model_identity
+
+        return model_identity(self.name)
 
     def load(self, batch: int | None) -> "Upscaler":
         """Load the model."""

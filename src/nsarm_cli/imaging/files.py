@@ -1,4 +1,4 @@
-"""Picture files: find the inputs, check the outputs, read and write plain RGB pictures.
+"""Picture files: check the outputs, read and write plain RGB pictures.
 
 What can be refused early is: `check_output` needs no pixels. Pictures with all that belongs to
 them are read by `picture` and written by `output`. Each error is one sentence that names the
@@ -7,8 +7,7 @@ file, the reason and the remedy.
 
 import io
 import os
-import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from PIL import Image
 
 from nsarm_cli.errors import ImageError
 from nsarm_cli.imaging.atomic import exists, temporary_name, unwritable, whole_file
-from nsarm_cli.imaging.formats import check_size, output_format, readable_suffixes
-from nsarm_cli.imaging.opening import mode_of, opened, unreadable
+from nsarm_cli.imaging.formats import check_size, output_format
+from nsarm_cli.imaging.opening import opened
 from nsarm_cli.imaging.rgb import to_rgb, upright
 
 SAVE_OPTIONS: dict[str, dict[str, Any]] = {
@@ -29,30 +28,6 @@ SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "AVIF": {"quality": 90},
 }
 """Pillow's name of a format -> how it is written unless `--quality` says otherwise."""
-
-
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """List the pictures that the given files and folders stand for.
-
-    Args:
-        paths: files are taken as they are, whatever their ending; a folder stands for the
-            files directly in it with an ending of `formats.readable_suffixes`, sorted by
-            name, hidden ones left out.
-
-    Returns:
-        Files in the order given, each once.
-
-    Raises:
-        ImageError: a path is missing or neither file nor folder, or a folder has no pictures.
-    """
-    found: dict[Path, Path] = {}
-    for path in paths:
-        files = _pictures_in(path) if stat.S_ISDIR(mode_of(path)) else [path]
-        for file in files:
-            # Not the file's own resolve(): two links to one picture have two names and
-            # therefore two outputs.
-            found.setdefault(file.parent.resolve() / file.name, file)
-    return list(found.values())
 
 
 def read_image(path: Path) -> Image.Image:
@@ -134,22 +109,3 @@ def _is_same(path: Path, source: Path) -> bool:
         return path.samefile(source)
     except OSError:
         return False  # a missing input is reported when it is read
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    try:
-        pictures = sorted(
-            file
-            for file in folder.iterdir()
-            if file.suffix.lower() in readable_suffixes()
-            and not file.name.startswith(".")
-            and file.is_file()
-        )
-    except OSError as error:
-        raise unreadable(folder, error) from error
-    if not pictures:
-        raise ImageError(
-            f"{folder}: the folder holds no pictures; the known endings are "
-            f"{' '.join(readable_suffixes())}"
-        )
-    return pictures

@@ -3,11 +3,32 @@
 import os
 import stat
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from string import Formatter
 
 from nsarm_cli.errors import ImageError
 from nsarm_cli.imaging.formats import OUTPUT_FORMATS, output_format
+
+TEMPLATE_FIELDS = ("stem", "name", "ext", "suffix", "format", "seed", "number")
+"""What a template of names may hold in braces."""
+
+
+def check_template(template: str) -> None:
+    """Refuse a template that cannot name outputs.
+
+    Raises:
+        ValueError: braces that do not match, unknown fields, or an absolute path.
+    """
+    for _, field, _, _ in Formatter().parse(template):
+        if field is not None and field not in TEMPLATE_FIELDS:
+            raise ValueError(
+                f"{{{field}}} is unknown; known are "
+                + " ".join(f"{{{known}}}" for known in TEMPLATE_FIELDS)
+            )
+    if Path(template).is_absolute():
+        raise ValueError("it names a place of its own; choose the folder with -o")
+    template.format_map(dict.fromkeys(TEMPLATE_FIELDS, 0))
 
 
 def output_path(
@@ -16,6 +37,10 @@ def output_path(
     many: bool,
     suffix: str = "_x4",
     format: str | None = None,  # noqa: A002 (the word users know)
+    *,
+    folder: Path = Path(),
+    template: str | None = None,
+    fields: Mapping[str, object] | None = None,
 ) -> Path:
     """Name the output of one picture.
 
@@ -26,8 +51,11 @@ def output_path(
             else the file itself. Pass the text as typed: a `Path` forgets a final separator.
         many: there may be several pictures, so `out` cannot be a file.
         suffix: put between the source's stem and the ending.
-        format: ending of names made here, without the dot: "png" (the default), "jpg",
-            "jpeg" or "webp"; a file named by `out` keeps its own.
+        format: ending of names made here, without the dot; "png" by default; a file named by
+            `out` keeps its own.
+        folder: of the source within the folder that was searched; repeated within `out`.
+        template: of the name, with `TEMPLATE_FIELDS` in braces; checked by `check_template`.
+        fields: values of "seed" and "number".
 
     Returns:
         The path; nothing is created.
@@ -36,19 +64,34 @@ def output_path(
         ImageError: an ending that cannot be written, or a file for many pictures.
     """
     name = f"{source.stem}{suffix}.{format or 'png'}"
+    if template is not None:
+        name = template.format_map(
+            {
+                "seed": 0,
+                "number": 1,
+                **(fields or {}),
+                "stem": source.stem,
+                "name": source.name,
+                "ext": source.suffix[1:],
+                "suffix": suffix,
+                "format": format or "png",
+            }
+        )
+        if Path(name).suffix.lower() not in OUTPUT_FORMATS:
+            name = f"{name}.{format or 'png'}"
     output_format(Path(name))
     if out is None:
-        return source.with_name(name)
+        return source.parent / name
     target = Path(out)
     mode = _mode(target)
     if stat.S_ISDIR(mode) or str(out).endswith(tuple(filter(None, (os.sep, os.altsep)))):
-        return target / name
+        return target / folder / name
     if not many:
         output_format(target)
         return target
     if mode or target.suffix.lower() in OUTPUT_FORMATS:
         raise ImageError(f"{out}: is one file for several pictures; give a folder instead")
-    return target / name
+    return target / folder / name
 
 
 def output_paths(
@@ -57,6 +100,10 @@ def output_paths(
     many: bool,
     suffix: str = "_x4",
     format: str | None = None,  # noqa: A002 (the word users know)
+    *,
+    folders: Sequence[Path] | None = None,
+    template: str | None = None,
+    fields: Mapping[str, object] | None = None,
 ) -> list[Path]:
     """Name the outputs of all pictures of a run, no two alike.
 
@@ -64,11 +111,14 @@ def output_paths(
     a_png_x4.png and a_jpg_x4.png, in whatever order they come.
 
     Args:
-        sources: as `files.find_images` lists them.
+        sources: as `finding.find_pictures` lists them.
         out: see `output_path`; so are the others.
         many: there may be several pictures, so `out` cannot be a file.
         suffix: put between the source's stem and the ending.
         format: ending of names made here, without the dot.
+        folders: of the sources within the folders that were searched.
+        template: of the names; its "number" counts the sources from 1.
+        fields: value of "seed".
 
     Returns:
         One path per source, in their order.
@@ -76,13 +126,22 @@ def output_paths(
     Raises:
         ImageError: see `output_path`; or two sources of one name would share an output.
     """
-    plain = [output_path(source, out, many, suffix, format) for source in sources]
+    folders = folders or [Path()] * len(sources)
+
+    def named(index: int, suffix: str) -> Path:
+        numbered = {**(fields or {}), "number": index + 1}
+        source, folder = sources[index], folders[index]
+        return output_path(
+            source, out, many, suffix, format, folder=folder, template=template, fields=numbered
+        )
+
+    plain = [named(index, suffix) for index in range(len(sources))]
     count = Counter(plain)
     owners: dict[Path, Path] = {}
-    for source, path in zip(sources, plain, strict=True):
+    for index, (source, path) in enumerate(zip(sources, plain, strict=True)):
         target = path
         if count[path] > 1 and source.suffix:
-            target = output_path(source, out, many, f"_{source.suffix[1:]}{suffix}", format)
+            target = named(index, f"_{source.suffix[1:]}{suffix}")
         if target in owners:
             raise ImageError(
                 f"{source}: its output {target} is also that of {owners[target]}; "

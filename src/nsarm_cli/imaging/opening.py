@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from nsarm_cli.errors import ImageError
 from nsarm_cli.imaging.formats import needs_heif, readable_formats
@@ -61,6 +61,19 @@ def opened(path: Path) -> Iterator[Image.Image]:
     except (SyntaxError, ValueError, RuntimeError, LookupError, TypeError, struct.error) as error:
         # Decoders raise what they like at bytes nobody has foreseen.
         raise ImageError(damaged) from error
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """Give (width, height) of a picture as a viewer shows it, without decoding it.
+
+    Raises:
+        ImageError: see `opened`.
+    """
+    with opened(path) as image:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        # The TIFF reader has turned its size already.
+        is_turned = orientation in (5, 6, 7, 8) and image.format != "TIFF"
+        return (image.height, image.width) if is_turned else image.size
 
 
 def mode_of(path: Path) -> int:

@@ -19,6 +19,7 @@ from nsarm_cli.weights.folder import (
     load_model_of,
     read_config,
 )
+from nsarm_cli.weights.identity import weights_identity
 from nsarm_cli.weights.store import Store
 
 PROMPT_FILE = "prompt.safetensors"
@@ -67,6 +68,14 @@ def text_width(model: str) -> int | None:
     """
     folder = _folder(model)
     return None if family_of(folder) == VARSR.name else read_config(folder).text_width
+
+
+def model_identity(model: str) -> str | None:
+    """Name the weights of a model (see `weights_identity`); None where they cannot be read."""
+    try:
+        return weights_identity(_folder(model))
+    except (OSError, WeightsError):
+        return None
 
 
 def load_text_encoder(model: str, device: torch.device, dtype: torch.dtype) -> TextEncoder:
