@@ -21,7 +21,8 @@ from PIL import Image
 from torch import Tensor
 
 from nsarm_cli.errors import ConfigError, ImageError
-from nsarm_cli.imaging.files import find_images, read_image
+from nsarm_cli.imaging.files import read_image
+from nsarm_cli.imaging.finding import find_images
 
 MANIFEST = "manifest.jsonl"
 _LR_FOLDERS = ("lr", "test_lr", "lq", "input", "inputs", "lr128", "lr256")
