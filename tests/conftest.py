@@ -86,8 +86,9 @@ def photo(tmp_path, make_picture) -> Path:
 
 
 @pytest.fixture
-def run_cli(monkeypatch, capsys, resolver) -> Callable[..., Result]:
+def run_cli(monkeypatch, capsys, resolver, tmp_path) -> Callable[..., Result]:
     """Run `nsarm ARGUMENTS...` in this process, with the stand-in for any model."""
+    monkeypatch.setenv("NSARM_HOME", str(tmp_path / "nsarm-home"))  # what is installed may matter
     monkeypatch.setattr("nsarm_cli.weights.families.load_resolver", lambda *_: resolver)
 
     def run(*arguments: object) -> Result:

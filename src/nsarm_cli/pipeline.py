@@ -91,7 +91,8 @@ class Upscaler:
         """Load a model.
 
         Args:
-            model: a known name, or a folder with config.json and model.safetensors.
+            model: a known name, a folder with config.json and safetensors, or
+                `user/repo[@revision]` of the Hugging Face Hub.
             device: see `runtime.choose_device`.
             precision: see `runtime.choose_dtype`.
             batch: windows computed at once.

@@ -26,8 +26,17 @@ def folder(model, tmp_path_factory):
         patch.setenv("NSARM_HOME", str(target.parent / "home"))
         names = [str(file) for file in files]
         code = main(
-            ["weights", "convert", MICRO_VARSR.name, *names, "-o", str(target)]
-            + ["--precision", "fp32", "--unverified"]
+            [
+                "weights",
+                "convert",
+                MICRO_VARSR.name,
+                *names,
+                "-o",
+                str(target),
+                "--precision",
+                "fp32",
+                "--unverified",
+            ]
         )
     assert code == 0
     return target

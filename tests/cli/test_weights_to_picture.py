@@ -8,11 +8,11 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from loopback import COMMIT, serving
 from PIL import Image
 from safetensors.torch import load_file
 from tests.published import MICRO_8B, make_model, publish, save_parts
 
+from loopback import COMMIT, serving
 from nsarm_cli.cli.main import main
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.config import PRESETS

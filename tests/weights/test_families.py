@@ -14,7 +14,7 @@ from nsarm_cli.errors import WeightsError
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.models.nsarm.resolver import NsarmResolver
-from nsarm_cli.weights import families
+from nsarm_cli.weights import locate
 from nsarm_cli.weights.entries import FileEntry, ModelEntry
 from nsarm_cli.weights.families import load_resolver
 
@@ -55,13 +55,13 @@ def test_a_loaded_model_is_for_inference_only(folder):
 def test_a_name_of_the_catalogue_is_the_folder_of_its_files(folder, monkeypatch):
     path = PurePosixPath(folder / "config.json")
     entry = ModelEntry("micro-name", "nsarm", (FileEntry("config", path),))
-    monkeypatch.setattr(families, "find_model", {"micro-name": entry}.__getitem__)
+    monkeypatch.setattr(locate, "find_model", {"micro-name": entry}.__getitem__)
     assert load_resolver("micro-name", CPU, torch.float32).window == 16
 
 
 def test_a_known_model_that_is_not_here_is_an_error_that_says_where_to_look(monkeypatch, tmp_path):
     monkeypatch.setenv("NSARM_HOME", str(tmp_path))
-    with pytest.raises(WeightsError, match=r"nsarm-8b is not ready .* nsarm weights list"):
+    with pytest.raises(WeightsError, match=r"nsarm-8b is not ready .* nsarm weights download"):
         load_resolver("nsarm-8b", CPU, torch.float32)
 
 
@@ -73,7 +73,7 @@ def test_an_unknown_name_lists_the_known():
 @pytest.mark.parametrize("path", ["micro/model.safetensors", "absent/folder"])
 def test_a_path_that_is_no_folder_is_named(folder, path):
     with pytest.raises(
-        WeightsError, match=f"{path}: is not a folder; give a known model's name or"
+        WeightsError, match=f"{path}: is not a folder; give a known model's name, a"
     ):
         load_resolver(str(folder.parent / path), CPU, torch.float32)
 

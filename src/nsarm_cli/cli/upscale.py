@@ -56,8 +56,9 @@ def upscale(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Name of a model, or a folder with config.json and model.safetensors.",
-            show_default="nsarm-nano",
+            help="Name of a model, a folder with config.json and safetensors, or USER/REPO"
+            "[@REVISION] of the Hugging Face Hub.",
+            show_default="nsarm-8b where it is installed and a GPU holds it, else nsarm-nano",
             metavar="MODEL",
         ),
     ] = None,
@@ -165,15 +166,16 @@ def _choose(model: str | None, device: str, precision: str, threads: int | None)
     """Choose where and how to run, and say so in one line."""
     import torch
 
-    from nsarm_cli.pipeline import DEFAULT_MODEL
     from nsarm_cli.runtime import choose_device, choose_dtype
+    from nsarm_cli.weights.choice import choose_model, weights_fit
 
     if threads is not None:
         torch.set_num_threads(threads)
     chosen, why_device = choose_device(device)
     dtype, why_dtype = choose_dtype(precision, chosen)
-    why_model = "as asked" if model else "the default: it comes with nsarm; --model takes another"
-    name = model or DEFAULT_MODEL
+    name, why_model = (
+        (model, "as asked") if model else choose_model(chosen, dtype, fits=weights_fit)
+    )
     console.say(
         f"model {name} ({why_model}), device {chosen} ({why_device}), "
         f"precision {str(dtype).removeprefix('torch.')} ({why_dtype})"

@@ -11,7 +11,6 @@ from nsarm_cli.models.nsarm.resolver import NsarmResolver, NsarmTextResolver
 from nsarm_cli.models.varsr.resolver import VarsrResolver
 from nsarm_cli.text.encoder import TextEncoder
 from nsarm_cli.text.features import read_features
-from nsarm_cli.weights.catalog import find_model
 from nsarm_cli.weights.folder import (
     VARSR,
     family_of,
@@ -20,7 +19,7 @@ from nsarm_cli.weights.folder import (
     read_config,
 )
 from nsarm_cli.weights.identity import weights_identity
-from nsarm_cli.weights.store import Store
+from nsarm_cli.weights.locate import locate
 
 PROMPT_FILE = "prompt.safetensors"
 """In the folder of a model with text: features of the prompt that it runs under by default."""
@@ -33,14 +32,14 @@ def load_resolver(model: str, device: torch.device, dtype: torch.dtype) -> Super
     """Load a model for inference.
 
     Args:
-        model: a name of `weights.toml`, or a folder that `nsarm train` wrote.
+        model: a folder, a name of `weights.toml`, or `user/repo[@revision]` of the Hub.
         device: where it runs.
         dtype: of its convolutions and block weights.
 
     Raises:
         WeightsError: no such model, or its files are missing, damaged or of another model.
     """
-    folder = _folder(model)
+    folder = locate(model)
     if family_of(folder) == VARSR.name:
         varsr = load_model_of(folder, VARSR, device, dtype)
         return VarsrResolver(varsr.requires_grad_(requires_grad=False).eval())
@@ -66,14 +65,14 @@ def text_width(model: str) -> int | None:
     Raises:
         WeightsError: no such model, or its configuration is missing or damaged.
     """
-    folder = _folder(model)
+    folder = locate(model)
     return None if family_of(folder) == VARSR.name else read_config(folder).text_width
 
 
 def model_identity(model: str) -> str | None:
     """Name the weights of a model (see `weights_identity`); None where they cannot be read."""
     try:
-        return weights_identity(_folder(model))
+        return weights_identity(locate(model))
     except (OSError, WeightsError):
         return None
 
@@ -84,7 +83,7 @@ def load_text_encoder(model: str, device: torch.device, dtype: torch.dtype) -> T
     Raises:
         WeightsError: the model has none, or its files are damaged.
     """
-    folder = _folder(model)
+    folder = locate(model, text=True)
     encoder = TextEncoder.load(folder / TEXT_ENCODER, device, dtype)
     if encoder.width != read_config(folder).text_width:
         raise WeightsError(
@@ -92,20 +91,3 @@ def load_text_encoder(model: str, device: torch.device, dtype: torch.dtype) -> T
             f"{encoder.width} numbers); put the one there that the weights were made with"
         )
     return encoder
-
-
-def _folder(model: str) -> Path:
-    path = Path(model)
-    if path.is_dir():
-        return path
-    if path.exists() or len(path.parts) > 1:
-        raise WeightsError(
-            f"{model}: is not a folder; give a known model's name or a folder of nsarm train"
-        )
-    folder = Store().runnable(find_model(model))
-    if folder is None:
-        raise WeightsError(
-            f"model {model} is not ready to run on this machine; "
-            "nsarm weights list shows what is missing"
-        )
-    return folder
