@@ -80,7 +80,9 @@ def test_a_folder_without_a_configuration_is_no_model_folder(tmp_path):
 @pytest.mark.parametrize("name", ["car", "", None, 3])
 def test_another_family_is_named(folder, name):
     change(folder, lambda values: values.update(family=name))
-    with pytest.raises(WeightsError, match=f'family "{name}" is unknown; known is "nsarm"'):
+    with pytest.raises(
+        WeightsError, match=f'family "{name}" is unknown; known are "nsarm" and "varsr"'
+    ):
         read_config(folder)
 
 

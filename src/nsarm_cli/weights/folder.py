@@ -141,7 +141,7 @@ def _read_json(folder: Path) -> tuple[str, dict[str, Any]]:
     path = folder / CONFIG_FILE
     try:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        family, config = values["family"], values["config"]
+        family = values["family"]
     except OSError as error:
         raise WeightsError(
             f"{folder}: is not a model folder ({CONFIG_FILE}: {error.strerror}); "
@@ -152,7 +152,9 @@ def _read_json(folder: Path) -> tuple[str, dict[str, Any]]:
     if family not in _FAMILIES:
         known = " and ".join(f'"{name}"' for name in _FAMILIES)
         raise WeightsError(f'{path}: family "{family}" is unknown; known are {known}')
-    return family, config
+    if "config" not in values:
+        raise _no_model(path, KeyError("config"))
+    return family, values["config"]
 
 
 def _read(files: Sequence[Path], take: Callable[[Any, str], Tensor]) -> dict[str, Tensor]:
