@@ -106,6 +106,7 @@ class Batch:
         Raises:
             ImageError: it is too large, or cannot be written.
         """
+        from nsarm_cli.imaging.comparison import Comparison
         from nsarm_cli.imaging.formats import check_size, output_format
         from nsarm_cli.imaging.layout import finish, layout_for
         from nsarm_cli.imaging.output import write_picture
@@ -118,11 +119,14 @@ class Batch:
         facts = settings.facts(job, upscaler, (picture.width, picture.height), (width, height))
         layout = settings.describe(layout, facts["settings"])
         self.reporter.notes(job, (*picture.notes, *lost))
+        comparison = None if job.comparison is None else Comparison(picture, layout)
         if self.manifest is not None:
             self.manifest.begin(job)
 
         def write(strips: "Iterator[Tensor]") -> None:
             finished = finish(picture, Rows(height, width, strips), layout)
+            if comparison is not None:
+                finished = comparison.watch(finished)
             write_picture(
                 job.target,
                 layout,
@@ -130,6 +134,10 @@ class Batch:
                 overwrite=job.overwrite,
                 quality=settings.quality,
             )
+            if comparison is not None and job.comparison is not None:
+                sheet = settings.describe(comparison.layout, facts["settings"])
+                title = f"{job.source.name}, {facts['settings']['model']}"
+                comparison.write(job.comparison, sheet, title, overwrite=job.overwrite)
 
         def on_progress(share: float) -> None:
             show(share)

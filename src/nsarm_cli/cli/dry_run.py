@@ -32,9 +32,13 @@ def show_plan(jobs: Sequence[Job], size: "Size") -> None:
         except ImageError as error:
             console.error(str(error))
             continue
-        is_there = " (replaces what is there)" if job.target.exists() and job.overwrite else ""
-        if job.target.exists() and not job.overwrite:
-            is_there = " (exists already: the run would stop)"
+        is_there = ""
+        if any(path.exists() for path in job.outputs):
+            is_there = (
+                " (replaces what is there)"
+                if job.overwrite
+                else " (exists already: the run would stop)"
+            )
         console.result(
             f"{job.source} {width}x{height} -> {job.target} {after[0]}x{after[1]}{is_there}"
         )

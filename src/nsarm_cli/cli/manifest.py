@@ -56,8 +56,9 @@ class Manifest:
         return [job for job in jobs if not self._is_done(job, settings(job))]
 
     def begin(self, job: Job) -> None:
-        """Note that an output is about to appear."""
-        self._append({"output": str(job.target.absolute()), "state": "begun"})
+        """Note that the outputs of a job are about to appear."""
+        for path in job.outputs:
+            self._append({"output": str(path.absolute()), "state": "begun"})
 
     def finish(self, job: Job, settings: Mapping[str, Any]) -> None:
         """Note that an output is there."""

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,12 +27,19 @@ class Job:
     Attributes:
         source: the input.
         target: the output.
-        overwrite: a file of this name may be replaced.
+        overwrite: files of the names of its outputs may be replaced.
+        comparison: the picture and the page of `--compare`, or None.
     """
 
     source: Path
     target: Path
     overwrite: bool = False
+    comparison: tuple[Path, Path] | None = None
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        """All files that are written, the picture first."""
+        return (self.target, *(self.comparison or ()))
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,7 @@ class OutputOptions:
         seed: for the template.
         size: what is asked for.
         trace: file of `--trace`.
+        compares: every output gets a comparison beside it.
     """
 
     inputs: Sequence[Path]
@@ -66,6 +74,7 @@ class OutputOptions:
     seed: int
     size: "Size"
     trace: Path | None
+    compares: bool = False
 
     def plan(self, ours: frozenset[Path] = frozenset(), *, look_only: bool = False) -> list[Job]:
         """Pair inputs with outputs, refusing before any work what could not be written after it.
@@ -78,7 +87,8 @@ class OutputOptions:
             ImageError: an input is missing, or an output must not or cannot be written.
             BadParameter: options that contradict each other.
         """
-        from nsarm_cli.imaging.files import check_output
+        from nsarm_cli.imaging.comparison import comparison_paths
+        from nsarm_cli.imaging.files import check_output, check_place
 
         self._check()
         found = self._without_outputs(self._found())
@@ -89,11 +99,18 @@ class OutputOptions:
         for source, target in zip(sources, self._names(found), strict=True):
             if self.skip_existing and target.exists() and not _is_one_of(target, sources):
                 continue
-            may_replace = self.overwrite or target.absolute() in ours
+            comparison = comparison_paths(target) if self.compares else None
+            job = Job(source, target, comparison=comparison)
+            there = [target, *(path for path in job.outputs if path.exists())]
+            may_replace = self.overwrite or all(path.absolute() in ours for path in there)
             if not look_only:
-                # Only what exists can be an input; comparing all pairs is slow in a large folder.
-                check_output(target, sources if target.exists() else (), may_replace)
-            jobs.append(Job(source, target, may_replace))
+                for path in job.outputs:
+                    # Only what exists can be an input; comparing all pairs is slow.
+                    inputs = sources if path.exists() else ()
+                    check = check_output if path is target else check_place
+                    check(path, inputs, may_replace)
+            jobs.append(replace(job, overwrite=may_replace))
+        self._check_apart(jobs)
         if len(jobs) < len(found):
             console.say(f"{len(found) - len(jobs)} of {len(found)} outputs exist already: skipped")
         if self.trace is not None:
@@ -102,7 +119,7 @@ class OutputOptions:
                     f"it records one picture, not {len(jobs)}; give one INPUT.",
                     param_hint="--trace",
                 )
-            targets = [job.target for job in jobs]
+            targets = [path for job in jobs for path in job.outputs]
             check_trace(self.trace, [*sources, *targets], overwrite=self.overwrite)
         return jobs
 
@@ -115,6 +132,20 @@ class OutputOptions:
             )
         if not self.inputs and self.files_from is None:
             raise typer.BadParameter("name a picture or a folder.", param_hint="INPUT")
+
+    def _check_apart(self, jobs: Sequence[Job]) -> None:
+        """Refuse a comparison that has the name of another output; outputs differ already."""
+        if not self.compares:
+            return
+        owners: dict[Path, Path] = {}
+        for job in jobs:
+            for path in job.outputs:
+                if path in owners:
+                    raise ImageError(
+                        f"{job.source}: {path} would also be written for {owners[path]}; "
+                        "rename one or run them apart"
+                    )
+                owners[path] = job.source
 
     @property
     def _is_many(self) -> bool:
@@ -156,9 +187,12 @@ class OutputOptions:
 
     def _without_outputs(self, found: "list[Found]") -> "list[Found]":
         """Leave out what an earlier run made, unless it was given by name."""
+        from nsarm_cli.imaging.comparison import comparison_paths
+
         kept = [each for each in found if each.is_named or not each.is_output()]
         while True:
             targets = set(self._names(kept)) if kept else set()
+            targets |= {path for target in targets for path in comparison_paths(target)}
             fewer = [each for each in kept if each.is_named or each.path not in targets]
             if len(fewer) == len(kept):
                 break

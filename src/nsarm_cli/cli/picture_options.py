@@ -139,6 +139,14 @@ NoMetadata = Annotated[
     ),
 ]
 
+Compare = Annotated[
+    bool,
+    typer.Option(
+        "--compare",
+        help="Also show before and after, as NAME_x4_compare.png and as a page with a slider.",
+    ),
+]
+
 Resume = Annotated[
     Path | None,
     typer.Option(

@@ -61,6 +61,9 @@ class Reporter:
         self._made += 1
         before, after = ("{}x{}".format(*facts[key]) for key in ("input_size", "output_size"))
         line = f"{job.source}: {before} -> {after} in {facts['seconds']:.1f} s"
+        if job.comparison is not None:
+            line += f"; before and after: {job.comparison[1]}"
+            facts = {**facts, "comparison": [str(path) for path in job.comparison]}
         if self.as_json:
             self._say(line, _json(job, "made", facts))
         else:

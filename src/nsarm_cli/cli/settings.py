@@ -78,6 +78,7 @@ class Settings:
             "steering": list(astuple(self.steering)),
             "quality": self.quality,
             "metadata": self.keeps_metadata,
+            "compare": job.comparison is not None,
             **self.words.facts(job.source),
         }
 

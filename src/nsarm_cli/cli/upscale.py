@@ -51,6 +51,7 @@ def upscale(
     suffix: pictures.Suffix = None,
     output_template: pictures.OutputTemplate = None,
     no_metadata: pictures.NoMetadata = False,
+    compare: pictures.Compare = False,
     json: pictures.Json = False,
     dry_run: pictures.DryRun = False,
     model: Annotated[
@@ -108,7 +109,7 @@ def upscale(
     size = Size(scale, width, height, max_side)
     named = OutputOptions(
         inputs or [], files_from, out, recursive, overwrite, skip_existing,
-        format, suffix, output_template, seed, size, trace,
+        format, suffix, output_template, seed, size, trace, compare,
     )  # fmt: skip
     manifest = None if resume is None else Manifest(resume)
     ours = frozenset() if manifest is None else manifest.outputs

@@ -57,10 +57,23 @@ def check_output(path: Path, source: Path | Iterable[Path], overwrite: bool) -> 
         overwrite: an existing file may be replaced.
 
     Raises:
-        ImageError: unknown ending; an input; a folder; exists already; its folder cannot be
-            made or written in.
+        ImageError: unknown ending, or see `check_place`.
     """
     output_format(path)
+    check_place(path, source, overwrite)
+
+
+def check_place(path: Path, source: Path | Iterable[Path], overwrite: bool) -> None:
+    """Refuse a file that must not or cannot be written, of whatever ending.
+
+    Args:
+        path: the file; its folder is made if it is missing.
+        source: see `check_output`; so is `overwrite`.
+        overwrite: an existing file may be replaced.
+
+    Raises:
+        ImageError: an input; a folder; exists already; its folder cannot be made or written in.
+    """
     try:
         if path.is_dir():
             raise ImageError(f"{path}: is a folder; choose another name for the picture")

@@ -137,7 +137,3 @@ def _pixels(strip: Tensor) -> _Floats:
 
 def _sixteen(unit: _Floats) -> npt.NDArray[np.uint16]:
     return (unit.clip(0, 1) * 65535).round().astype(np.uint16)
-
-
-def _eight(unit: _Floats) -> npt.NDArray[np.uint8]:
-    return (unit.clip(0, 1) * 255).round().astype(np.uint8)
