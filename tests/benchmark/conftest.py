@@ -1,9 +1,10 @@
-"""Two models of one window of 16 pixels: all kinds of layers, and no waiting."""
+"""Three models of one window of 16 pixels: all kinds of layers, and no waiting."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
+from tests.published_varsr import MICRO_VARSR
 
 from nsarm_cli.benchmark import roofline
 from nsarm_cli.models.core.transformer import TransformerConfig
@@ -14,6 +15,7 @@ from nsarm_cli.models.nsarm.transformation import (
     ConvolutionalTransformationConfig,
     TransformationConfig,
 )
+from nsarm_cli.models.varsr.config import PRESETS as VARSR_PRESETS
 
 
 def micro(**changes) -> NsarmConfig:
@@ -50,9 +52,10 @@ def micro_text() -> NsarmConfig:
 
 @pytest.fixture
 def presets(monkeypatch) -> Iterator[None]:
-    """Make the two models known by name, and the measured matrices small."""
+    """Make the models known by name, and the measured matrices small."""
     for config in (micro(), micro_text()):
         monkeypatch.setitem(PRESETS, config.name, config)
+    monkeypatch.setitem(VARSR_PRESETS, MICRO_VARSR.name, MICRO_VARSR)
     monkeypatch.setitem(roofline._SIDES, "cpu", (64, 128))
     monkeypatch.setitem(roofline._COPY_BYTES, "cpu", 2**20)
     threads = torch.get_num_threads()

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from nsarm_cli.models.nsarm.config import PRESETS
+from nsarm_cli.models.nsarm.config import PRESETS as NSARM_PRESETS
+from nsarm_cli.models.varsr.config import PRESETS as VARSR_PRESETS
 
 pytestmark = pytest.mark.usefixtures("presets")
 
@@ -35,7 +36,7 @@ def document(run_cli):
     return run
 
 
-@pytest.mark.parametrize("name", ["micro", "micro-text"])
+@pytest.mark.parametrize("name", ["micro", "micro-text", "micro-varsr"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_numbers_of_the_stages_fit_together(document, name, precision):
     report = document("--model", name, "--precision", precision, "--batch", 3)
@@ -45,7 +46,7 @@ def test_the_numbers_of_the_stages_fit_together(document, name, precision):
     assert report["precision"] == {"fp32": "float32", "bf16": "bfloat16"}[precision]
     stages, total = report["stages"], report["total"]
     assert [stage["name"] for stage in stages][-2:] == ["decode", "colour"]
-    assert total["tokens"] == 3 * PRESETS[name].schedule.total
+    assert total["tokens"] == 3 * (NSARM_PRESETS | VARSR_PRESETS)[name].schedule.total
     for key in ("tokens", "flop", "bytes"):
         assert total[key] == sum(stage[key] for stage in stages)
     assert total["floor_seconds"] == pytest.approx(sum(s["floor_seconds"] for s in stages))

@@ -21,7 +21,7 @@ def run(subject, batch: int = 2, mark=lambda: None) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", ["micro", "micro-text"])
+@pytest.mark.parametrize("name", ["micro", "micro-text", "micro-varsr"])
 def test_a_random_model_makes_a_finite_picture_that_is_not_flat(name, dtype):
     sr = run(build_subject(name, CPU, dtype))
     assert sr.shape == (2, 3, 64, 64)
@@ -29,7 +29,7 @@ def test_a_random_model_makes_a_finite_picture_that_is_not_flat(name, dtype):
     assert sr.std() > 0.01
 
 
-@pytest.mark.parametrize("name", ["micro", "micro-text"])
+@pytest.mark.parametrize("name", ["micro", "micro-text", "micro-varsr"])
 def test_the_same_preset_is_the_same_model(name):
     first, second = (build_subject(name, CPU, torch.float32) for _ in range(2))
     assert torch.equal(run(first), run(second))
@@ -50,6 +50,20 @@ def test_watching_the_stages_changes_nothing_and_leaves_nothing_behind():
 def test_the_stages_are_named_in_the_order_of_the_run():
     names = [stage.name for stage in build_subject("micro", META, torch.float32).stages]
     assert names == ["encode", "transformation", "prefill", "scale 4x4", "scale 8x8", "decode"]
+
+
+def test_the_runs_of_the_refiner_are_one_stage():
+    subject = build_subject("micro-varsr", CPU, torch.float32)
+    events: list[str] = []
+    for name in ("prefix", "refiner"):
+        getattr(subject.model, name).register_forward_pre_hook(
+            lambda *_, name=name: events.append(name)
+        )
+    run(subject, mark=lambda: events.append("|"))
+    assert " ".join(events) == "prefix | | | | | refiner refiner refiner | |"
+    names = [stage.name for stage in subject.stages]
+    assert names[:2] == ["prefix", "scale 1x1"]
+    assert names[-3:] == ["scale 4x4", "refiner", "decode"]
 
 
 def test_each_mark_comes_when_its_network_has_run():

@@ -7,11 +7,13 @@ from torch import nn
 from nsarm_cli.benchmark.families import META, build_subject, builders
 from nsarm_cli.benchmark.work import count_work
 from nsarm_cli.models.nsarm.config import PRESETS
+from nsarm_cli.models.varsr.config import PRESETS as VARSR_PRESETS
 
 from .conftest import micro
 
 CPU = torch.device("cpu")
 
+COUNTED = {"nsarm-8b", "varsr"}  # once for all tests about them
 # Multiply-adds of NSARM-8B at a prompt of 64 tokens, worked out from its layer sizes:
 # side of the scale in tokens -> linear layers, self-attention, cross-attention, embedding and
 # head. The head includes its modulation, which here is computed once, in the prefill.
@@ -78,12 +80,44 @@ def test_the_8b_model_has_its_parameters_and_takes_no_memory(nsarm_8b):
     assert transformer_side == 8_760_895_424
 
 
-@pytest.mark.parametrize("name", [name for name in builders() if name != "nsarm-8b"])
+@pytest.mark.parametrize("name", sorted(builders().keys() - COUNTED))
 def test_every_preset_is_counted_and_its_tokens_are_its_schedules(name):
     subject = build_subject(name, META, torch.bfloat16)
     works = count_work(subject, 1)
     assert all(work.flop > 0 and work.bytes > 0 for work in works)
     assert sum(stage.tokens for stage in subject.stages) == PRESETS[name].schedule.total
+
+
+@pytest.fixture(scope="module")
+def varsr():
+    subject = build_subject("varsr", META, torch.bfloat16)
+    return subject, {
+        stage.name: work.flop
+        for stage, work in zip(subject.stages, count_work(subject, 1), strict=True)
+    }
+
+
+def test_a_picture_of_512_pixels_takes_varsr_14_tflop(varsr):
+    """What its layers take in the authors' order of computing is 14.14 TFLOP.
+
+    They apply the head to all tokens of the prefix, and the refiner's time network to each cell.
+    """
+    _, flop = varsr
+    assert flop["prefix"] == 145_408_131_072
+    assert flop["decode"] == 1_582_907_260_928
+    assert sum(flop.values()) == pytest.approx(14.1425e12, rel=0.01)
+    head = 2 * (1024 * 2) * 1536 * 4096  # of the prefix, both halves
+    time = 2 * 10 * (2 * 1024 - 1) * (256 * 1024 + 1024 * 1024)
+    assert sum(flop.values()) + head + time == pytest.approx(14.1425e12, rel=2e-4)
+
+
+def test_varsr_has_its_parameters_and_takes_no_memory(varsr):
+    subject, _ = varsr
+    assert all(p.is_meta for p in subject.model.parameters())
+    tokenizer = sum(p.numel() for p in subject.model.tokenizer.parameters())
+    assert subject.parameters - tokenizer == 1_101_916_448
+    assert tokenizer == 108_948_355
+    assert sum(stage.tokens for stage in subject.stages) == VARSR_PRESETS["varsr"].schedule.total
 
 
 @pytest.mark.parametrize("name", ["micro", "micro-text"])

@@ -12,6 +12,11 @@ from nsarm_cli.models.nsarm.config import PRESETS as NSARM_PRESETS
 from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel, cast_for_inference
 from nsarm_cli.models.nsarm.resolver import NsarmResolver, NsarmTextResolver
+from nsarm_cli.models.varsr.config import PRESETS as VARSR_PRESETS
+from nsarm_cli.models.varsr.config import VarsrConfig
+from nsarm_cli.models.varsr.model import VarsrModel
+from nsarm_cli.models.varsr.model import cast_for_inference as cast_varsr
+from nsarm_cli.models.varsr.resolver import VarsrResolver
 
 PROMPT_TOKENS = 64
 """Length of the made-up prompt; a one-sentence caption is shorter."""
@@ -26,8 +31,15 @@ Builder = Callable[[torch.device, torch.dtype], Subject]
 
 
 def builders() -> dict[str, Builder]:
-    """What builds each preset, by its name."""
-    return {name: partial(_nsarm, config) for name, config in NSARM_PRESETS.items()}
+    """What builds each preset that enlarges pictures, by its name."""
+    return {
+        **{config.name: partial(_nsarm, config) for config in NSARM_PRESETS.values()},
+        **{
+            config.name: partial(_varsr, config)
+            for config in VARSR_PRESETS.values()
+            if config.prefix
+        },
+    }
 
 
 def build_subject(name: str, device: torch.device, dtype: torch.dtype) -> Subject:
@@ -90,6 +102,24 @@ def _nsarm(config: NsarmConfig, device: torch.device, dtype: torch.dtype) -> Sub
     )
     resolver = NsarmResolver(model) if prompt is None else NsarmTextResolver(model, prompt)
     return Subject(resolver, model, stages)
+
+
+def _varsr(config: VarsrConfig, device: torch.device, dtype: torch.dtype) -> Subject:
+    with META:
+        model = VarsrModel(config)
+    cast_varsr(model, dtype).requires_grad_(requires_grad=False).eval()
+    if device != META:
+        model.to_empty(device=device)
+        _randomise(model, None, device)
+    schedule = config.schedule
+    scales = zip(schedule.tokens, schedule.lengths, strict=True)
+    stages = (
+        Stage("prefix", ends=model.prefix),
+        *(Stage(f"scale {h}x{w}", tokens=length) for (h, w), length in scales),
+        Stage("refiner", ends=model.refiner, runs=config.sampling.refiner_steps),
+        Stage("decode"),
+    )
+    return Subject(VarsrResolver(model), model, stages)
 
 
 def _randomise(model: nn.Module, prompt: Tensor | None, device: torch.device) -> None:

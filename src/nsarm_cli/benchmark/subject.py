@@ -25,13 +25,15 @@ class Stage:
     Attributes:
         name: for people.
         tokens: that the transformer processes in it, per window.
-        ends: the network whose only run ends the stage; None for the other stages, which end
+        ends: the network whose last run ends the stage; None for the other stages, which end
             with one pass of the scale loop each, and the last of all with the result.
+        runs: of that network.
     """
 
     name: str
     tokens: int = 0
     ends: nn.Module | None = None
+    runs: int = 1
 
 
 class BatchResolver(SuperResolver, Protocol):
@@ -96,9 +98,23 @@ class Subject:
         with ExitStack() as hooks:
             for stage in self.stages:
                 if stage.ends is not None:
-                    hooks.callback(stage.ends.register_forward_hook(count).remove)
+                    every = _every(stage.runs, count)
+                    hooks.callback(stage.ends.register_forward_hook(every).remove)
             sr = self.resolver.resolve_together(lr, generators, self.resolver.sampling, count)
         count()
         if marks != len(self.stages):
             raise RuntimeError(f"the run has {marks} stages, but {len(self.stages)} are named")
         return sr
+
+
+def _every(runs: int, call: Callable[..., None]) -> Callable[..., None]:
+    """Call only at every so many runs."""
+    done = 0
+
+    def hook(*arguments: object) -> None:
+        nonlocal done
+        done += 1
+        if done % runs == 0:
+            call(*arguments)
+
+    return hook

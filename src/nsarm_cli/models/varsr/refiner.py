@@ -124,7 +124,7 @@ class Refiner(nn.Module):
         branches = 1 if strength == 0 else 2
         x = noise()
         for i in reversed(range(len(diffusion.times))):
-            step = torch.tensor(i, device=x.device)
+            step = torch.tensor([i], device=x.device)
             time = torch.tensor(diffusion.times[i], device=x.device)
             predicted = self(x.repeat(branches, 1, 1), time, conditions)
             towards, variance = predicted[: len(x)].chunk(2, dim=-1)
