@@ -3,7 +3,7 @@
 import hashlib
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -47,6 +47,8 @@ class Server:
         self.wrong: dict[str, Misdeeds] = {}
         self.requests: list[tuple[str, str, str]] = []
         self.headers: list[dict[str, str]] = []
+        self.receivers: dict[tuple[str, str], Callable[[bytes], tuple[int, bytes]]] = {}
+        """What answers POST and PUT, by method and path: from a body to a status and an answer."""
         self.url = ""
 
     def put(self, path: str, data: bytes) -> Misdeeds:
@@ -92,6 +94,36 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._answer(body=True)
+
+    def do_POST(self) -> None:
+        self._receive()
+
+    def do_PUT(self) -> None:
+        self._receive()
+
+    def _receive(self) -> None:
+        path = self.path.partition("?")[0]
+        state = self.server_state
+        state.requests.append((self.command, path, ""))
+        state.headers.append(dict(self.headers))
+        data = self._body()
+        receiver = state.receivers.get((self.command, path))
+        status, answer = (404, b"") if receiver is None else receiver(data)
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        pieces = []
+        while size := int(self.rfile.readline(), 16):
+            pieces.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(pieces)
 
     def _answer(self, *, body: bool) -> None:
         self.path = self.path.partition("?")[0]

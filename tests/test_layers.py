@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "pipeline": ("models.interface passes latent_pass imaging runtime errors", "torch PIL"),
     "training": (
         "models text weights degradation perceptual imaging runtime errors",
-        "torch einops numpy PIL safetensors filelock",
+        "torch einops numpy PIL safetensors filelock huggingface_hub httpx2 peft",
     ),
     "evaluation": (
         "degradation perceptual imaging runtime errors",

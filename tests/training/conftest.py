@@ -25,9 +25,9 @@ from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.models.nsarm.transformation import ConvolutionalTransformationConfig
 from nsarm_cli.training.data import Batch, Batches, Framing
 from nsarm_cli.training.initialise import initialise
+from nsarm_cli.training.model_folder import write_model
 from nsarm_cli.training.order import ShuffledOrder
 from nsarm_cli.training.photos import PhotoStore
-from nsarm_cli.training.runner import write_model
 
 MICRO: NsarmConfig = dataclasses.replace(
     NSARM_NANO,

@@ -16,7 +16,7 @@ from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.training.distributed import Ranks, joined, part_of_batch
 from nsarm_cli.training.initialise import initialise
-from nsarm_cli.training.runner import write_model
+from nsarm_cli.training.model_folder import write_model
 
 IN_MANY = Path(__file__).with_name("in_many.py")
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.models.nsarm.transformation import BranchConfig, TransformationConfig
 from nsarm_cli.training.initialise import initialise
-from nsarm_cli.training.runner import write_model
+from nsarm_cli.training.model_folder import write_model
 
 STAGES = ("tokenizer", "prior", "stage1", "stage2", "decoder")
 

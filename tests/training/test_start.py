@@ -9,7 +9,7 @@ from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.training.config import Stage2Config
 from nsarm_cli.training.initialise import initialise
-from nsarm_cli.training.runner import write_model
+from nsarm_cli.training.model_folder import write_model
 from nsarm_cli.training.start import starting_model
 
 PARTS = ("autoencoder", "transformation", "transformer")

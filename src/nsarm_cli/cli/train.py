@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nsarm_cli.cli import console, train_data
-from nsarm_cli.cli.options import ColorOption, Device, Temperature, Threads, TopP
+from nsarm_cli.cli.options import Device, Threads
 from nsarm_cli.cli.train_data import Data
+from nsarm_cli.cli.train_export import export
 
 if TYPE_CHECKING:
     from nsarm_cli.training.config import RunConfig
@@ -26,13 +26,6 @@ stages = typer.Typer(
 )
 app.add_typer(stages, name="train")
 stages.add_typer(train_data.app)
-
-
-class StoredPrecision(StrEnum):
-    """Number formats of exported weights."""
-
-    BF16 = "bf16"
-    FP32 = "fp32"
 
 
 Validation = Annotated[
@@ -160,33 +153,7 @@ def decoder(
     _train(settings, changes, data, val, out, device=device, threads=threads)
 
 
-@stages.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    out: Annotated[Path, typer.Argument(help="Folder to write the model to.")],
-    *,
-    precision: Annotated[
-        StoredPrecision, typer.Option(help="Number format of the stored weights.")
-    ] = StoredPrecision.BF16,
-    temperature: Temperature = None,
-    top_p: TopP = None,
-    color: ColorOption = None,
-) -> None:
-    """Write the model of a run for `nsarm upscale --model`, with its default settings."""
-    from dataclasses import replace
-
-    from nsarm_cli.runtime import PRECISIONS
-    from nsarm_cli.training import runner
-    from nsarm_cli.weights.folder import read_config
-
-    sampling = read_config(run).sampling
-    if temperature is not None:
-        sampling = replace(sampling, temperature=temperature)
-    if top_p is not None:
-        sampling = replace(sampling, top_p=top_p)
-    chosen = None if color is None else color.value
-    runner.export(run, out, PRECISIONS[precision.value], sampling, chosen)
-    console.result(str(out))
+stages.command()(export)
 
 
 def _changes(**options: object) -> dict[str, str]:

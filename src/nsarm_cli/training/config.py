@@ -28,7 +28,7 @@ _AT_LEAST_0 = (
         "sharpness",
         "temperature",
     ),
-    *("adversarial", "adversarial_from", "anchor"),
+    *("adversarial", "adversarial_from", "anchor", "lora", "lora_scale"),
 )
 PROMPT = "A high-quality image with harmonious colors and rich details."
 """The fixed prompt of the paper (Table 3)."""
@@ -81,6 +81,8 @@ class RunConfig:
             what validation sees; 0 keeps none.
         recompute: activations that are computed again in the backward pass to save memory, block
             by block: "none", "selective" (what is cheap) or "full" (everything).
+        offload: keep activations that wait for the backward pass in the memory of the machine
+            instead of the device's; slow, and of use with recompute = "full".
         compile: compile the transformer's blocks, which takes a minute and then is faster.
         precision: "bf16" computes under autocast with fp32 master weights; or "fp32".
         seed: of data and initial weights.
@@ -114,6 +116,7 @@ class RunConfig:
     accumulate: int = 1
     ema: float = 0.0
     recompute: str = "none"
+    offload: bool = False
     compile: bool = False
     precision: str = "bf16"
     seed: int = 0
@@ -273,7 +276,16 @@ class PriorConfig(BitsConfig):
 
 @dataclass(frozen=True)
 class Stage2Config(BitsConfig):
-    """Training of the transformer on labels modified by the transformed scales (Alg. 2)."""
+    """Training of the transformer on labels modified by the transformed scales (Alg. 2).
+
+    Attributes:
+        lora: rank of the matrices that learn in place of the large ones, which are frozen and
+            kept in `precision` (LoRA); 0 trains everything.
+        lora_scale: factor on their product.
+    """
+
+    lora: int = 0
+    lora_scale: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ def bit_cross_entropy(logits: Tensor, bits: Tensor) -> Tensor:
 
 def token_weights(lengths: Sequence[int], reweight: bool) -> Tensor:
     """Weight "l" of each token, summing to 1: alike, or by 1/side of its scale."""
-    sizes = torch.tensor(lengths).repeat_interleave(torch.tensor(lengths)).float()
+    each = torch.tensor(lengths)
+    sizes = each.repeat_interleave(each, output_size=sum(lengths)).float()
     weights = sizes.rsqrt() if reweight else torch.ones_like(sizes)
     return weights / weights.sum()

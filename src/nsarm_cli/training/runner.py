@@ -1,20 +1,16 @@
 """Put a run together: model, stage, data and folder; then hand them to the loop."""
 
-import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from nsarm_cli.errors import ConfigError
-from nsarm_cli.models.interface import Sampling
-from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.runtime import PRECISIONS
 from nsarm_cli.text.encoder import TextEncoder
+from nsarm_cli.training import record
 from nsarm_cli.training.captions import Encoder, StoredFeatures
 from nsarm_cli.training.checkpoint import save_atomically
 from nsarm_cli.training.config import (
@@ -31,18 +27,19 @@ from nsarm_cli.training.distributed import Ranks, part_of_batch
 from nsarm_cli.training.economy import economise
 from nsarm_cli.training.feed import training_batches, validation_batches
 from nsarm_cli.training.loop import Progress, run
+from nsarm_cli.training.lora import ADAPTER_FILE, adapt, adapter_of
+from nsarm_cli.training.model_folder import (
+    AVERAGE_FILE,
+    write_configuration,
+    write_weights,
+)
 from nsarm_cli.training.prior import Prior
-from nsarm_cli.training.settings_file import write_config
+from nsarm_cli.training.settings_file import format_config
 from nsarm_cli.training.stage1 import Stage1, check_window
 from nsarm_cli.training.stage2 import Stage2
 from nsarm_cli.training.start import starting_model
 from nsarm_cli.training.step import Stage, Stepper
 from nsarm_cli.training.tokenizer import TokenizerStage
-from nsarm_cli.weights.folder import CONFIG_FILE, load_model
-from nsarm_cli.weights.shards import WEIGHTS_FILE
-
-AVERAGE_FILE = "average.safetensors"
-"""Name of the averaged weights in the folder of a run that keeps them."""
 
 
 def train(
@@ -76,13 +73,21 @@ def train(
     part = part_of_batch(config.batch, config.accumulate, ranks)
     model = starting_model(config)
     _check_crop(config, model)
+    if isinstance(config, Stage2Config) and config.lora:
+        adapt(model, config.lora, config.lora_scale, PRECISIONS[config.precision])
     stage = build_stage(config, model, ranks.device)
     economise(stage.trained, config.recompute, compiled=config.compile)
     batches = training_batches(config, model.config, data, ranks.device, part)
     fixed = validation_batches(config, model.config, validation, ranks.device, part)
     if ranks.is_first:
-        _begin_folder(config, out)
+        record.begin(out, config, format_config(config), data, validation)
     stepper = Stepper(stage, config, out, ranks)
+
+    def note_and_report(progress: Progress) -> None:
+        if ranks.is_first and progress.validation is not None:
+            record.note(out, progress.step, progress.values | _apart(progress.validation))
+        report(progress)
+
     done = run(
         stepper,
         config,
@@ -90,32 +95,34 @@ def train(
         fixed,
         out,
         ranks=ranks,
-        report=report,
+        report=note_and_report,
         should_stop=should_stop,
     )
-    _write_models(stepper, model, out, ranks)
+    _write_models(stepper, config, model, out, ranks)
     return done
 
 
-def _begin_folder(config: RunConfig, out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        write_config(config, out / "training.toml")
-    except OSError as error:
-        raise ConfigError(
-            f"{out}: cannot be written ({error.strerror}); choose another --out folder"
-        ) from error
+def _apart(figures: Mapping[str, float]) -> dict[str, float]:
+    """Figures of validation under names of their own."""
+    return {f"validation.{name}": value for name, value in figures.items()}
 
 
-def _write_models(stepper: Stepper, model: NsarmModel, out: Path, ranks: Ranks) -> None:
-    """Write the model, and beside it the averaged weights where the run keeps them."""
+def _write_models(
+    stepper: Stepper, config: RunConfig, model: NsarmModel, out: Path, ranks: Ranks
+) -> None:
+    """Write the model, or what LoRA has learned, and beside it the average where there is one."""
     weights = stepper.weights(model)
-    if ranks.is_first:
+    averaged = None if stepper.average is None else stepper.weights(model, averaged=True)
+    if not ranks.is_first:
+        return
+    if isinstance(config, Stage2Config) and config.lora:
+        save_atomically(adapter_of(weights), out / ADAPTER_FILE, {"format": "pt"})
+        write_configuration(model.config, out)
+        averaged = None if averaged is None else adapter_of(averaged)
+    else:
         write_weights(weights, model.config, out)
-    if stepper.average is not None:
-        averaged = stepper.weights(model, averaged=True)
-        if ranks.is_first:
-            save_atomically(averaged, out / AVERAGE_FILE, {"format": "pt"})
+    if averaged is not None:
+        save_atomically(averaged, out / AVERAGE_FILE, {"format": "pt"})
 
 
 def build_stage(config: RunConfig, model: NsarmModel, device: torch.device) -> Stage:
@@ -133,44 +140,6 @@ def build_stage(config: RunConfig, model: NsarmModel, device: torch.device) -> S
     if isinstance(config, DecoderConfig):
         return DecoderStage(model, config, _perceptual(config, device))
     raise TypeError(f"no stage for {type(config).__name__}")
-
-
-def export(
-    run: Path, out: Path, dtype: torch.dtype, sampling: Sampling | None, color: str | None
-) -> None:
-    """Write the model of a run for others to use.
-
-    Args:
-        run: folder of a finished run, or any model folder.
-        out: folder to write; may not hold a model yet.
-        dtype: of the stored weights.
-        sampling: new default settings, or None to keep the model's.
-        color: new default colour correction, or None to keep the model's.
-
-    Raises:
-        ConfigError: `out` holds a model already, or cannot be written.
-        WeightsError: `run` is not a model folder.
-    """
-    if (out / WEIGHTS_FILE).exists():
-        raise ConfigError(f"{out}: holds a model already; give another folder or remove it")
-    model = load_model(run)
-    config = dataclasses.replace(
-        model.config, sampling=sampling or model.config.sampling, color=color or model.config.color
-    )
-    write_model(model.to(dtype), out, config)
-
-
-def write_model(model: NsarmModel, folder: Path, config: NsarmConfig | None = None) -> None:
-    """Write the weights and the configuration that `nsarm upscale --model FOLDER` reads."""
-    write_weights(model.state_dict(), config or model.config, folder)
-
-
-def write_weights(weights: Mapping[str, Tensor], config: NsarmConfig, folder: Path) -> None:
-    """Write a model that is not at hand as a module."""
-    save_atomically(weights, folder / WEIGHTS_FILE, {"format": "pt"})
-    values = config.to_dict()
-    text = json.dumps({"family": "nsarm", "config": values}, indent=2)
-    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def _check_crop(config: RunConfig, model: NsarmModel) -> None:

@@ -45,10 +45,10 @@ def read_config(kind: type[Config], source: str | Path) -> Config:
     return _from_table(kind, table, path)
 
 
-def write_config(config: RunConfig, path: Path) -> None:
-    """Write every setting of a run as TOML."""
+def format_config(config: RunConfig) -> str:
+    """Every setting of a run as TOML."""
     lines = [f"{name} = {_toml(value)}" for name, value in dataclasses.asdict(config).items()]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return "\n".join(lines) + "\n"
 
 
 def _from_table(kind: type[Config], table: dict[str, Any], path: Path) -> Config:

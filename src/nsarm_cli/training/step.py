@@ -21,6 +21,7 @@ from nsarm_cli.training.checkpoint import Checkpoints
 from nsarm_cli.training.config import RunConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.distributed import Ranks, shard
+from nsarm_cli.training.lora import adapter_of
 
 _MAIN = ("loss", "gradient")
 
@@ -56,6 +57,8 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
+        if not parameter.requires_grad:
+            continue
         is_table = any(word in name for word in ("embedding", "constant", "start", "modulation"))
         (plain if parameter.ndim < 2 or is_table else decayed).append(parameter)
     return [
@@ -141,7 +144,7 @@ class Stepper:
         self._stage.trained.train()
         sums: dict[str, Tensor] = {}
         for part in parts:
-            with self._autocast:
+            with self._autocast, self._saving():
                 loss, values = self._root(self._stage.loss, part, self.step)
             (loss / len(parts)).backward()
             for name, value in {**values, "loss": loss}.items():
@@ -164,6 +167,13 @@ class Stepper:
         if self.average is not None:
             self.average.update(self.step)
         return Advance(measured, rate, told[-2] > 0, told[-1] > 0)
+
+    def _saving(self) -> contextlib.AbstractContextManager[object]:
+        """Where activations wait for the backward pass."""
+        if not self._config.offload:
+            return contextlib.nullcontext()
+        on_gpu = self._ranks.device.type == "cuda"
+        return torch.autograd.graph.save_on_cpu(pin_memory=on_gpu)
 
     def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
         """Figures on a fixed set, with the averaged weights where there are any."""
@@ -201,7 +211,10 @@ class Stepper:
 
     def _state(self) -> dict[str, Tensor]:
         """Every tensor that a checkpoint holds, by name."""
-        state = {f"model.{name}": t for name, t in self._stage.module.state_dict().items()}
+        whole = self._stage.module.state_dict()
+        # What LoRA leaves frozen is large, and is loaded from where it came at every start.
+        kept = adapter_of(whole) or whole
+        state = {f"model.{name}": tensor for name, tensor in kept.items()}
         for name, parameter in self.trained.items():
             moments = self._optimizer.state[parameter]
             if not moments:  # as AdamW itself begins at its first step

@@ -1,0 +1,95 @@
+"""The model card: what a model is, what it was made from and what it reached."""
+
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+from nsarm_cli.models.nsarm.config import NsarmConfig
+from nsarm_cli.training.record import Record, read
+
+CARD_FILE = "README.md"
+
+_HEAD = """---
+library_name: nsarm
+pipeline_tag: image-to-image
+tags:
+- super-resolution
+- nsarm
+---
+
+# {title}
+
+A model for `nsarm`, which enlarges photographs {scale} times.
+
+```
+nsarm upscale photo.jpg --model {model}
+```
+
+Window {window} x {window} pixels; {parameters:,} parameters, stored as {precision}.
+"""
+
+_LONGEST_CHAIN = 10
+
+
+def model_card(run: Path, config: NsarmConfig, name: str, parameters: int, precision: str) -> str:
+    """Text of the card in the form of the Hugging Face Hub.
+
+    Args:
+        run: folder of the run; what its records lack, the card leaves out.
+        config: of the model.
+        name: of the model: of its folder, or "user/name" of its repository.
+        parameters: of the model.
+        precision: of the stored weights.
+    """
+    head = _HEAD.format(
+        title=name.rpartition("/")[2],
+        model=name,
+        scale=config.scale,
+        window=config.window,
+        parameters=parameters,
+        precision=precision,
+    )
+    stages = [_stage(record) for record in _chain(run) if record.stage]
+    if not stages:
+        return head + "\nHow it was trained is not recorded.\n"
+    return head + "\nTrained in these steps, the last first.\n\n" + "\n".join(stages)
+
+
+def _chain(run: Path) -> Iterator[Record]:
+    """Records of a run, of the run it started from, and so on."""
+    seen: set[Path] = set()
+    while run.resolve() not in seen and len(seen) < _LONGEST_CHAIN:
+        seen.add(run.resolve())
+        record = read(run)
+        yield record
+        try:
+            run = Path(str(tomllib.loads(record.settings)["model"]))
+        except (tomllib.TOMLDecodeError, KeyError):
+            return
+
+
+def _stage(record: Record) -> str:
+    lines = [f"## {record.stage}", ""]
+    for what, where in (("Trained", record.data), ("Validated", record.validation)):
+        if where:
+            # Folders of somebody's machine mean nothing to others.
+            lines += [f"{what} on: {', '.join(f'`{Path(path).name}`' for path in where)}.", ""]
+    if record.metrics:
+        lines += ["| validation | |", "|---|---:|"]
+        lines += [
+            f"| {name} | {value:.6g} |"
+            for name, value in record.metrics.items()
+            if isinstance(value, int | float)
+        ]
+        lines.append("")
+    lines += [f"Settings (nsarm {record.version}):", "", "```toml", *_public(record.settings)]
+    return "\n".join([*lines, "```", ""])
+
+
+def _public(settings: str) -> Iterator[str]:
+    """Lines of settings without the folders of somebody's machine."""
+    for line in settings.strip().splitlines():
+        name, _, value = line.partition(" = ")
+        path = json.loads(value) if value.startswith('"') else ""
+        yield f"{name} = {json.dumps(Path(path).name)}" if Path(path).is_absolute() else line
