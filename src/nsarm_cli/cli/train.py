@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nsarm_cli.cli import console, train_data
+from nsarm_cli.cli import console, train_data, train_features
 from nsarm_cli.cli.options import Device, Threads
 from nsarm_cli.cli.train_data import Data
 from nsarm_cli.cli.train_export import export
@@ -26,6 +26,7 @@ stages = typer.Typer(
 )
 app.add_typer(stages, name="train")
 stages.add_typer(train_data.app)
+stages.add_typer(train_features.app)
 
 
 Validation = Annotated[

@@ -1,12 +1,11 @@
 """The model card: what a model is, what it was made from and what it reached."""
 
 import json
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 from nsarm_cli.models.nsarm.config import NsarmConfig
-from nsarm_cli.training.record import Record, read
+from nsarm_cli.training.record import Record, lineage, read
 
 CARD_FILE = "README.md"
 
@@ -29,8 +28,6 @@ nsarm upscale photo.jpg --model {model}
 Window {window} x {window} pixels; {parameters:,} parameters, stored as {precision}.
 """
 
-_LONGEST_CHAIN = 10
-
 
 def model_card(run: Path, config: NsarmConfig, name: str, parameters: int, precision: str) -> str:
     """Text of the card in the form of the Hugging Face Hub.
@@ -50,23 +47,11 @@ def model_card(run: Path, config: NsarmConfig, name: str, parameters: int, preci
         parameters=parameters,
         precision=precision,
     )
-    stages = [_stage(record) for record in _chain(run) if record.stage]
+    records = [read(folder) for folder, _ in lineage(run)]
+    stages = [_stage(record) for record in records if record.stage]
     if not stages:
         return head + "\nHow it was trained is not recorded.\n"
     return head + "\nTrained in these steps, the last first.\n\n" + "\n".join(stages)
-
-
-def _chain(run: Path) -> Iterator[Record]:
-    """Records of a run, of the run it started from, and so on."""
-    seen: set[Path] = set()
-    while run.resolve() not in seen and len(seen) < _LONGEST_CHAIN:
-        seen.add(run.resolve())
-        record = read(run)
-        yield record
-        try:
-            run = Path(str(tomllib.loads(record.settings)["model"]))
-        except (tomllib.TOMLDecodeError, KeyError):
-            return
 
 
 def _stage(record: Record) -> str:

@@ -17,14 +17,17 @@ from nsarm_cli.training.card import CARD_FILE, model_card
 from nsarm_cli.training.config import Stage2Config
 from nsarm_cli.training.lora import ADAPTER_FILE, adapt, merge
 from nsarm_cli.training.model_folder import AVERAGE_FILE, write_model
+from nsarm_cli.training.prompt import copy_text
 from nsarm_cli.training.record import SETTINGS_FILE
 from nsarm_cli.training.settings_file import read_config
 from nsarm_cli.training.start import starting_model
+from nsarm_cli.weights.families import PROMPT_FILE
 from nsarm_cli.weights.folder import CONFIG_FILE, load_model
 from nsarm_cli.weights.shards import INDEX_FILE, WEIGHTS_FILE
+from nsarm_cli.weights.snapshot import TEXT_FILES
 from nsarm_cli.weights.strict import load_strictly
 
-_FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE)
+_FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE, PROMPT_FILE)
 _FORMATS = {torch.bfloat16: "bfloat16", torch.float16: "float16", torch.float32: "float32"}
 
 
@@ -68,6 +71,7 @@ def export(
     name = repo or out.resolve().name
     card = model_card(run, config, name, parameters, _FORMATS[dtype])
     (out / CARD_FILE).write_text(card, encoding="utf-8")
+    copy_text(run, out)
 
 
 def publish(folder: Path, repo: str, *, private: bool) -> str:
@@ -90,7 +94,7 @@ def publish(folder: Path, repo: str, *, private: bool) -> str:
         hub.upload_folder(
             repo_id=repo,
             folder_path=folder,
-            allow_patterns=list(_FILES),
+            allow_patterns=[*_FILES, *TEXT_FILES],
             commit_message="Upload a model of nsarm",
         )
     # The library wraps what goes wrong in the middle of a file in RuntimeError or ValueError.

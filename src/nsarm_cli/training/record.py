@@ -4,7 +4,8 @@
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ STAGES: dict[type[RunConfig], str] = {
     DecoderConfig: "decoder",
 }
 """Names of the stages, as commands of `nsarm train`."""
+
+_SOURCES = ("model", "transformer_from", "transformation_from", "autoencoder_from")
+"""Settings that name folders which a run's model was made from."""
 
 SETTINGS_FILE = "training.toml"
 RUN_FILE = "run.json"
@@ -101,6 +105,25 @@ def read(run: Path) -> Record:
         _text(run / SETTINGS_FILE),
         metrics,
     )
+
+
+def lineage(run: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Folder and settings of a run, then of those that its model was made from, newest first.
+
+    Settings are empty where a folder has none.
+    """
+    waiting, seen = [run], set[Path]()
+    while waiting:
+        folder = waiting.pop(0)
+        if folder.resolve() in seen:
+            continue
+        seen.add(folder.resolve())
+        try:
+            settings = tomllib.loads(_text(folder / SETTINGS_FILE))
+        except tomllib.TOMLDecodeError:
+            settings = {}
+        yield folder, settings
+        waiting += [Path(source) for source in map(settings.get, _SOURCES) if source]
 
 
 def _json(path: Path) -> dict[str, Any]:

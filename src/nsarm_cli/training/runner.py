@@ -34,6 +34,7 @@ from nsarm_cli.training.model_folder import (
     write_weights,
 )
 from nsarm_cli.training.prior import Prior
+from nsarm_cli.training.prompt import write_prompt
 from nsarm_cli.training.settings_file import format_config
 from nsarm_cli.training.stage1 import Stage1, check_window
 from nsarm_cli.training.stage2 import Stage2
@@ -123,6 +124,7 @@ def _write_models(
         write_weights(weights, model.config, out)
     if averaged is not None:
         save_atomically(averaged, out / AVERAGE_FILE, {"format": "pt"})
+    write_prompt(config, model.config, weights, out)
 
 
 def build_stage(config: RunConfig, model: NsarmModel, device: torch.device) -> Stage:
