@@ -14,6 +14,8 @@ from torch import Generator, Tensor
 
 from nsarm_cli.cli.main import main
 from nsarm_cli.models.interface import OnScale, Sampling, Trace
+from nsarm_cli.models.nsarm.config import NSARM_NANO
+from nsarm_cli.models.nsarm.memory import memory_needs
 
 
 class FakeResolver:
@@ -92,6 +94,8 @@ def run_cli(monkeypatch, capsys, resolver, tmp_path) -> Callable[..., Result]:
     if "NSARM_HOME" not in os.environ:  # what is installed on this machine must not matter
         monkeypatch.setenv("NSARM_HOME", str(tmp_path / "nsarm-home"))
     monkeypatch.setattr("nsarm_cli.weights.families.load_resolver", lambda *_: resolver)
+    needs = memory_needs(NSARM_NANO)
+    monkeypatch.setattr("nsarm_cli.weights.families.memory_needs", lambda _: needs)
 
     def run(*arguments: object) -> Result:
         capsys.readouterr()

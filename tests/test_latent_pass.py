@@ -38,7 +38,9 @@ class Smooth:
 
 
 def enlarge(resolver, lr: Tensor, side: int = 64, sampling=None) -> Tensor:
-    rows = LatentPass(resolver, CPU, 2, side)(Rows.of(lr), PassSettings(0, sampling, color="none"))
+    rows = LatentPass(resolver, CPU, 2, None, side)(
+        Rows.of(lr), PassSettings(0, sampling, color="none")
+    )
     result = torch.cat(list(rows.strips), dim=1)
     assert result.shape == (3, rows.height, rows.width)
     return result

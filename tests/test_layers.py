@@ -21,15 +21,17 @@ MAY_IMPORT = {
     "models": ("", "torch einops"),
     "imaging": ("errors", "torch numpy PIL einops imagecodecs tifffile pillow_heif"),
     "degradation": ("errors", "torch numpy PIL einops"),
-    "text": ("errors", "torch safetensors transformers"),
+    "text": ("models.core.memory errors", "torch safetensors transformers"),
     "perceptual": ("errors", "torch safetensors"),
     "weights": (
         "models text errors",
         "torch safetensors huggingface_hub transformers httpx2 filelock platformdirs gdown",
     ),
-    "passes": ("models.interface imaging runtime errors", "torch"),
-    "latent_pass": ("models.interface passes imaging runtime errors", "torch"),
-    "pipeline": ("models.interface passes latent_pass imaging runtime errors", "torch PIL"),
+    "memory": ("models errors", "torch psutil torchao"),
+    "retry": ("errors", "torch"),
+    "passes": ("models.interface retry imaging runtime errors", "torch"),
+    "latent_pass": ("models.interface passes retry imaging errors", "torch"),
+    "pipeline": ("models.interface passes latent_pass retry imaging runtime errors", "torch PIL"),
     "training": (
         "models text weights degradation perceptual imaging runtime errors",
         "torch einops numpy PIL safetensors filelock huggingface_hub httpx2 peft",
@@ -40,7 +42,7 @@ MAY_IMPORT = {
     ),
     "benchmark": ("models runtime errors", "torch"),
     "cli": (
-        "models text weights pipeline imaging degradation perceptual training evaluation "
+        "models text memory weights pipeline imaging degradation perceptual training evaluation "
         "benchmark runtime errors",
         "torch numpy PIL safetensors typer rich",
     ),
@@ -49,7 +51,7 @@ MAY_IMPORT = {
 }
 
 # Inside a function, where a convenience loads what the part is otherwise given.
-MAY_IMPORT_LATE = {"pipeline": "weights.families"}
+MAY_IMPORT_LATE = {"pipeline": "weights.families memory", "memory": "weights.families"}
 
 # A model is mathematics: files, processes and the terminal are other parts' work.
 NOT_IN_MODELS = {"io", "logging", "os", "pathlib", "shutil", "subprocess", "sys", "tempfile"}

@@ -220,7 +220,7 @@ def test_running_out_of_memory_is_an_error_with_a_remedy(resolver, make_picture,
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
 
     monkeypatch.setattr(resolver, "resolve", resolve, raising=False)
-    with pytest.raises(DeviceError, match=r"out of memory.*--batch"):
+    with pytest.raises(DeviceError, match=r"out of memory with one window.*--device cpu"):
         enlarge(resolver, make_picture(5, 5))
 
 

@@ -14,16 +14,12 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from nsarm_cli.errors import DeviceError
 from nsarm_cli.imaging.color import match_color
 from nsarm_cli.imaging.rows import RowReader, Rows
 from nsarm_cli.imaging.tiles import RowBlender, Window, cut, mirror_to, plan
-from nsarm_cli.models.interface import JoinsLatents
-from nsarm_cli.passes import PassSettings, scales_of, under
-from nsarm_cli.runtime import window_generator
-
-DECODED_SIDE = 64
-"""Latents per side that are decoded at once: 1024 pixels with 16 pixels in a latent."""
+from nsarm_cli.models.interface import DECODED_SIDE, JoinsLatents
+from nsarm_cli.passes import PassSettings, generators_of, scales_of, under
+from nsarm_cli.retry import Relief, Retry
 
 
 class LatentPass:
@@ -34,7 +30,9 @@ class LatentPass:
     Args:
         resolver: a loaded model.
         device: where it lies.
-        batch: windows computed at once, at least 1; it does not change the result.
+        batch: windows computed at once, at least 1; it does not change the result. When the
+            device runs out of memory it becomes smaller, down to 1.
+        relief: tried after that, and when there is no room to decode.
         decoded_side: latents per side that are decoded at once, at least those of a window.
     """
 
@@ -43,11 +41,12 @@ class LatentPass:
         resolver: JoinsLatents,
         device: torch.device,
         batch: int,
+        relief: Relief | None = None,
         decoded_side: int = DECODED_SIDE,
     ) -> None:
         self._resolver = resolver
         self._device = device
-        self._batch = batch
+        self._retry = Retry(device, batch, relief)
         self._pixels = resolver.pixels_per_latent
         self._side = resolver.window // self._pixels
         self._overlap = resolver.overlap // self._pixels
@@ -86,32 +85,29 @@ class LatentPass:
     ) -> Tensor:
         """Latents "1 d h w" of the whole picture, on the CPU."""
         blend = LatentBlend(grid, self._resolver.latent_weights)
-        for first in range(0, len(windows), self._batch):
-            group = windows[first : first + self._batch]
+        done = 0
+        while done < len(windows):
+            group = windows[done : done + self._retry.batch]
             inputs = torch.stack([cut(picture, self._in_pixels(window)) for window in group])
-            for window, latents in zip(
-                group, self._sample(inputs, first, settings).cpu(), strict=True
-            ):
+            for window, latents in zip(group, self._sample(inputs, done, settings), strict=True):
                 blend.add(latents, window)
-            settings.on_windows(first + len(group))
+            done += len(group)
+            settings.on_windows(done)
         return blend.result()[None]
 
     def _sample(self, lr: Tensor, first: int, settings: PassSettings) -> Tensor:
-        start = settings.first_window + first
-        try:
-            with torch.inference_mode():
-                return self._resolver.features(
-                    lr.to(self._device),
-                    [window_generator(settings.seed, start + i) for i in range(len(lr))],
-                    settings.sampling,
-                    scales_of(first, len(lr), settings.on_windows),
-                    settings.trace if first == 0 else None,
-                )
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"device {self._device} is out of memory with {len(lr)} windows at once; "
-                "take fewer with --batch, or --device cpu"
-            ) from error
+        """Latents "b d p p" of windows, on the CPU, the first being number `first`."""
+
+        def work(start: int, stop: int) -> Tensor:
+            return self._resolver.features(
+                lr[start:stop].to(self._device),
+                generators_of(settings, first + start, first + stop),
+                settings.sampling,
+                scales_of(first + start, stop - start, settings.on_windows),
+                settings.trace if first + start == 0 else None,
+            ).cpu()
+
+        return self._retry.windows(work, len(lr), may_change=settings.first_window + first == 0)
 
     def _decoded(
         self, feature: Tensor, padded: Tensor, picture: Tensor, color: str
@@ -135,13 +131,9 @@ class LatentPass:
                 yield rows_done
 
     def _decode(self, feature: Tensor) -> Tensor:
-        try:
-            with torch.inference_mode():
-                return self._resolver.decode(feature.to(self._device)).cpu()
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"device {self._device} is out of memory while decoding; take --device cpu"
-            ) from error
+        return self._retry.once(
+            lambda: self._resolver.decode(feature.to(self._device)).cpu(), "while decoding"
+        )
 
     def _grid(self, height: int, width: int) -> tuple[int, int]:
         """Latents that cover a picture of so many input pixels, a window at least."""

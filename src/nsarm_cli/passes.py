@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from nsarm_cli.errors import DeviceError
 from nsarm_cli.imaging.color import match_color
 from nsarm_cli.imaging.rows import RowReader, Rows
 from nsarm_cli.imaging.tiles import RowBlender, Window, cut, pad_to_window, plan
 from nsarm_cli.models.interface import OnScale, Sampling, SuperResolver, TakesText, Text, Trace
+from nsarm_cli.retry import Relief, Retry
 from nsarm_cli.runtime import window_generator
 
 
@@ -81,13 +81,21 @@ class PixelPass:
     Args:
         resolver: a loaded model.
         device: where it lies.
-        batch: windows computed at once, at least 1; it does not change the result.
+        batch: windows computed at once, at least 1; it does not change the result. When the
+            device runs out of memory it becomes smaller, down to 1.
+        relief: tried after that.
     """
 
-    def __init__(self, resolver: SuperResolver, device: torch.device, batch: int) -> None:
+    def __init__(
+        self,
+        resolver: SuperResolver,
+        device: torch.device,
+        batch: int,
+        relief: Relief | None = None,
+    ) -> None:
         self._resolver = resolver
         self._device = device
-        self._batch = batch
+        self._retry = Retry(device, batch, relief)
 
     def windows(self, height: int, width: int) -> int:
         """Count the windows of a picture."""
@@ -105,7 +113,7 @@ class PixelPass:
         inputs: list[Tensor] = []
         for index, window_lr in enumerate(_cut_all(lr, windows)):
             inputs.append(window_lr)
-            if len(inputs) < self._batch and index + 1 < len(windows):
+            if len(inputs) < self._retry.batch and index + 1 < len(windows):
                 continue
             first = index + 1 - len(inputs)
             outputs = self._resolve(resolver, torch.stack(inputs), first, settings)
@@ -120,22 +128,24 @@ class PixelPass:
     def _resolve(
         self, resolver: SuperResolver, lr: Tensor, first: int, settings: PassSettings
     ) -> Tensor:
-        """Enlarge windows, "b 3 window window" on the CPU; see `SuperResolver.resolve`."""
-        start = settings.first_window + first
-        try:
-            with torch.inference_mode():
-                return resolver.resolve(
-                    lr.to(self._device),
-                    [window_generator(settings.seed, start + i) for i in range(len(lr))],
-                    settings.sampling,
-                    scales_of(first, len(lr), settings.on_windows),
-                    settings.trace if first == 0 else None,
-                )
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"device {self._device} is out of memory with {len(lr)} windows at once; "
-                "take fewer with --batch, or --device cpu"
-            ) from error
+        """Enlarge windows, "b 3 window window" on the CPU, the first being number `first`."""
+
+        def work(start: int, stop: int) -> Tensor:
+            return resolver.resolve(
+                lr[start:stop].to(self._device),
+                generators_of(settings, first + start, first + stop),
+                settings.sampling,
+                scales_of(first + start, stop - start, settings.on_windows),
+                settings.trace if first + start == 0 else None,
+            )
+
+        return self._retry.windows(work, len(lr), may_change=settings.first_window + first == 0)
+
+
+def generators_of(settings: PassSettings, first: int, stop: int) -> list[Generator]:
+    """Each window's own generator, for some windows of a pass."""
+    start = settings.first_window
+    return [window_generator(settings.seed, start + i) for i in range(first, stop)]
 
 
 def under(resolver: SuperResolver, text: Text | None) -> SuperResolver:

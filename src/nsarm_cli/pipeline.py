@@ -22,6 +22,7 @@ from nsarm_cli.imaging.tensors import to_image, to_tensor
 from nsarm_cli.latent_pass import LatentPass
 from nsarm_cli.models.interface import JoinsLatents, Sampling, SuperResolver, TakesText, Text, Trace
 from nsarm_cli.passes import Pass, PassSettings, PixelPass, under
+from nsarm_cli.retry import Relief
 from nsarm_cli.runtime import choose_device, choose_dtype
 
 DEFAULT_MODEL = "nsarm-nano"
@@ -55,6 +56,7 @@ class Upscaler:
             and 4 elsewhere. It does not change the result.
         one_pass: how a run of the model over a picture goes; by default a `LatentPass` for a
             model that joins its windows as latents, and a `PixelPass` for the others.
+        relief: makes room when the device runs out of memory in spite of a batch of 1.
         load_encoder: loads what reads prompts; called when the first prompt is text.
 
     Raises:
@@ -68,6 +70,7 @@ class Upscaler:
         *,
         batch: int | None = None,
         one_pass: Pass | None = None,
+        relief: Relief | None = None,
         load_encoder: Callable[[], PromptEncoder] | None = None,
     ) -> None:
         if batch is None:
@@ -75,7 +78,7 @@ class Upscaler:
         if batch < 1:
             raise ValueError(f"batch must be at least 1, got {batch}")
         self._resolver = resolver
-        self._pass = one_pass or _pass_for(resolver, device, batch)
+        self._pass = one_pass or _pass_for(resolver, device, batch, relief)
         self._load_encoder = load_encoder
         self._encoder: PromptEncoder | None = None
 
@@ -87,28 +90,48 @@ class Upscaler:
         device: str = "auto",
         precision: str = "auto",
         batch: int | None = None,
+        offload: str | None = None,
+        quantize: str | None = None,
     ) -> Self:
-        """Load a model.
+        """Load a model, under settings that fit into the device.
 
         Args:
             model: a known name, a folder with config.json and safetensors, or
                 `user/repo[@revision]` of the Hugging Face Hub.
             device: see `runtime.choose_device`.
             precision: see `runtime.choose_dtype`.
-            batch: windows computed at once.
+            batch: windows computed at once; by default as many as fit, up to 4 on a GPU.
+            offload: what waits in main memory, a value of `memory.settings.Offload`; by default
+                what must.
+            quantize: how the transformer's matrices are stored, a value of
+                `memory.settings.Quantize`; by default as they are, unless nothing else fits.
 
         Raises:
             WeightsError: no such model, or its files are missing or damaged.
-            DeviceError: no such device or precision.
+            DeviceError: no such device or precision, no room for the model, or an option that
+                this device cannot follow.
+            ValueError: no such value.
         """
-        from nsarm_cli.weights.families import load_resolver, load_text_encoder
+        from nsarm_cli.memory.planner import Wishes
+        from nsarm_cli.memory.session import Session
+        from nsarm_cli.memory.settings import Offload, Quantize
+        from nsarm_cli.weights.families import load_text_encoder
 
         chosen, _ = choose_device(device)
         dtype, _ = choose_dtype(precision, chosen)
+        wishes = Wishes(
+            dtype,
+            batch,
+            None if offload is None else Offload(offload),
+            None if quantize is None else Quantize(quantize),
+        )
+        session = Session.prepare(model, chosen, wishes)
+        resolver, relief = session.load()
         return cls(
-            load_resolver(model, chosen, dtype),
+            resolver,
             chosen,
-            batch=batch,
+            batch=session.settings.batch,
+            relief=relief,
             load_encoder=lambda: load_text_encoder(model, chosen, dtype),
         )
 
@@ -309,10 +332,12 @@ class Upscaler:
         return [(height, width), *reversed(steps)]
 
 
-def _pass_for(resolver: SuperResolver, device: torch.device, batch: int) -> Pass:
+def _pass_for(
+    resolver: SuperResolver, device: torch.device, batch: int, relief: Relief | None
+) -> Pass:
     if isinstance(resolver, JoinsLatents):
-        return LatentPass(resolver, device, batch)
-    return PixelPass(resolver, device, batch)
+        return LatentPass(resolver, device, batch, relief)
+    return PixelPass(resolver, device, batch, relief)
 
 
 def _rows_of(image: Image.Image) -> Rows:

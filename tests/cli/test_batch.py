@@ -167,7 +167,8 @@ def test_a_dry_run_says_what_would_be_done_and_writes_nothing(run_cli, folder, t
     assert result.code == 0
     lines = result.out.splitlines()
     assert lines[0] == f"{folder / 'a.png'} 9x7 -> {out / 'a_x3.png'} 27x21"
-    assert len(lines) == 2
+    assert lines[1].startswith(str(folder / "b.jpg"))
+    assert lines[2].startswith("nsarm-nano on ")  # the plan of its memory
     assert "bad.png" in result.err
     assert not out.exists()
 

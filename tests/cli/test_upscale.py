@@ -45,8 +45,10 @@ def test_stderr_says_which_model_runs_where_and_why(run_cli, photo):
     assert lines[0].startswith("model nsarm-nano (the default: ")
     assert "device cpu (as asked)" in lines[0]
     assert "precision " in lines[0]
-    assert lines[1].startswith(f"{photo}: 20x12 -> 80x48 in ")
-    assert len(lines) == 2
+    assert lines[1].startswith("memory: needs ")
+    assert "GiB are free; " in lines[1]
+    assert lines[2].startswith(f"{photo}: 20x12 -> 80x48 in ")
+    assert len(lines) == 3
     assert (
         "model my/folder (as asked)"
         in run_cli("upscale", photo, "--overwrite", "--model", "my/folder").err

@@ -1,4 +1,4 @@
-"""`nsarm upscale --dry-run`: what a run would do, from the headers of its pictures alone."""
+"""`nsarm upscale --dry-run`: the pictures of a run, from their headers alone."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ _MODEL_SCALE = 4
 """Of every family; the model is not loaded."""
 
 
-def show_plan(jobs: Sequence[Job], size: "Size") -> None:
+def show_jobs(jobs: Sequence[Job], size: "Size") -> None:
     """Print input, output and sizes of each picture on stdout; what is wrong on stderr.
 
     Args:

@@ -76,6 +76,11 @@ class OutputOptions:
     trace: Path | None
     compares: bool = False
 
+    @property
+    def names_some(self) -> bool:
+        """Whether pictures were named at all."""
+        return bool(self.inputs) or self.files_from is not None
+
     def plan(self, ours: frozenset[Path] = frozenset(), *, look_only: bool = False) -> list[Job]:
         """Pair inputs with outputs, refusing before any work what could not be written after it.
 
@@ -130,7 +135,7 @@ class OutputOptions:
             raise typer.BadParameter(
                 "give either a factor, or a width or height.", param_hint="--scale"
             )
-        if not self.inputs and self.files_from is None:
+        if not self.names_some:
             raise typer.BadParameter("name a picture or a folder.", param_hint="INPUT")
 
     def _check_apart(self, jobs: Sequence[Job]) -> None:

@@ -162,5 +162,8 @@ Json = Annotated[
 ]
 
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Say what would be done and what memory it needs; write nothing."
+    ),
 ]

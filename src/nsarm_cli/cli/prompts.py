@@ -158,6 +158,17 @@ class PromptOptions:
         negative = None if self.negative is None else features[self.negative]
         return Words(texts, features, shared, negative, guidance)
 
+    def needs_encoder(self, model: str) -> bool:
+        """Whether the text encoder will run.
+
+        Raises:
+            typer.BadParameter: the model takes no text.
+        """
+        used = [name for name, value in self._text_options() if value not in (None, False)]
+        if used:
+            _width(model, used[0])
+        return bool(set(used) - {"--prompt-features"})
+
     def _text_options(self) -> tuple[tuple[str, object], ...]:
         return (
             ("--prompt", self.prompt),
@@ -173,8 +184,7 @@ class PromptOptions:
                 "it takes the place of --prompt; give one of the two.",
                 param_hint="--prompt-features",
             )
-        weights = guidance if isinstance(guidance, tuple) else (guidance or 1.0,)
-        if self.negative is not None and all(weight == 1 for weight in weights):
+        if self.negative is not None and not _is_guided(guidance):
             raise typer.BadParameter(
                 "it acts through guidance alone; give --cfg a number other than 1.",
                 param_hint="--negative-prompt",
@@ -203,6 +213,17 @@ class PromptOptions:
                 f"({names}): they run under the model's"
             )
         return texts
+
+
+def _is_guided(guidance: float | tuple[float, ...] | None) -> bool:
+    """Whether guidance does anything."""
+    weights = guidance if isinstance(guidance, tuple) else (guidance,)
+    return any(weight not in {None, 1.0} for weight in weights)
+
+
+def is_guided_by(cfg: str | None) -> bool | None:
+    """Whether `--cfg` turns guidance on; None leaves it to the model."""
+    return None if cfg is None else _is_guided(_weights(cfg))
 
 
 def _width(model: str, option: str) -> int:

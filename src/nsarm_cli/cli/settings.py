@@ -13,6 +13,7 @@ from nsarm_cli.cli.steering import Steering
 if TYPE_CHECKING:
     from nsarm_cli.imaging.layout import Layout
     from nsarm_cli.imaging.sizes import Size
+    from nsarm_cli.memory.session import Session
     from nsarm_cli.models.interface import Sampling
     from nsarm_cli.pipeline import Upscaler
 
@@ -26,6 +27,7 @@ class Settings:
         digest: of its weights, or None.
         device: where it runs.
         precision: number format of its weights.
+        session: how it fits into the memory.
         size: of the outputs.
         seed: the user's.
         temperature: None for the model's; so are the next two.
@@ -43,6 +45,7 @@ class Settings:
     digest: str | None
     device: str
     precision: str
+    session: "Session"
     size: "Size"
     seed: int
     temperature: float | None
@@ -69,6 +72,7 @@ class Settings:
             "model": self.model,
             "digest": self.digest,
             "precision": self.precision,
+            "quantize": str(self.session.settings.quantize),
             "size": [self.size.scale, self.size.width, self.size.height, self.size.max_side],
             "seed": self.seed,
             "temperature": self.temperature,
@@ -103,6 +107,7 @@ class Settings:
                 "digest": self.digest,
                 "device": self.device,
                 "precision": self.precision,
+                "quantize": str(self.session.settings.quantize),
                 "seed": self.seed,
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nsarm_cli.cli import console, options, prompts, steering
+from nsarm_cli.cli import console, memory_options, options, prompts, steering
 from nsarm_cli.cli import picture_options as pictures
 from nsarm_cli.cli.batch import Batch
-from nsarm_cli.cli.dry_run import show_plan
+from nsarm_cli.cli.dry_run import show_jobs
 from nsarm_cli.cli.manifest import Manifest
 from nsarm_cli.cli.outputs import OutputOptions
 from nsarm_cli.cli.report import Reporter
@@ -20,7 +20,8 @@ from nsarm_cli.errors import ImageError
 if TYPE_CHECKING:
     import torch
 
-    from nsarm_cli.pipeline import Upscaler
+    from nsarm_cli.memory.session import Session
+
 
 app = typer.Typer()
 
@@ -76,6 +77,8 @@ def upscale(
     refiner_steps: steering.RefinerSteps = None,
     no_refiner: steering.NoRefiner = False,
     color: options.ColorOption = None,
+    offload: memory_options.OffloadOption = memory_options.OffloadChoice.AUTO,
+    quantize: memory_options.QuantizeOption = memory_options.QuantizeChoice.AUTO,
     device: options.Device = "auto",
     precision: options.PrecisionOption = options.Precision.AUTO,
     batch: Annotated[
@@ -84,10 +87,11 @@ def upscale(
             help="Windows computed at once.",
             min=1,
             metavar="N",
-            show_default="1 on a processor, 4 on a GPU",
+            show_default="1 on a processor, up to 4 on a GPU",
         ),
     ] = None,
     threads: options.Threads = None,
+    memory: memory_options.Memory = None,
     trace: Annotated[
         Path | None,
         typer.Option(
@@ -104,8 +108,12 @@ def upscale(
     """
     from nsarm_cli.imaging.sizes import Size
 
+    if memory is not None and not dry_run:
+        raise typer.BadParameter("it is for --dry-run alone.", param_hint="--memory")
     steered = steering.Steering(guidance, refiner_steps, refines=not no_refiner)
     steered.check_options(cfg)
+    guided = prompts.is_guided_by(cfg) if guidance is None else guidance > 0
+    room = memory_options.MemoryOptions(offload, quantize, batch, guided, memory)
     size = Size(scale, width, height, max_side)
     named = OutputOptions(
         inputs or [], files_from, out, recursive, overwrite, skip_existing,
@@ -113,17 +121,22 @@ def upscale(
     )  # fmt: skip
     manifest = None if resume is None else Manifest(resume)
     ours = frozenset() if manifest is None else manifest.outputs
-    jobs = named.plan(ours, look_only=dry_run)
-    if dry_run:
-        show_plan(jobs, size)
-        return
-    chosen = _choose(model, device, precision, threads)
     text = prompts.PromptOptions(
         prompt, prompt_file, prompt_sidecar, prompt_features, negative_prompt, cfg
     )
+    if dry_run:
+        if named.names_some:
+            show_jobs(named.plan(ours, look_only=True), size)
+        chosen = _choose(model, device, precision, threads, room)
+        room.print_plan(chosen.session(room), with_text=text.needs_encoder(chosen.name))
+        return
+    jobs = named.plan(ours)
+    chosen = _choose(model, device, precision, threads, room)
     words = text.gather([job.source for job in jobs], chosen.name, chosen.device, chosen.dtype)
+    session = chosen.session(room)
+    room.announce(session)
     settings = Settings(
-        chosen.name, chosen.digest, str(chosen.device), chosen.precision, size, seed,
+        chosen.name, chosen.digest, str(chosen.device), chosen.precision, session, size, seed,
         temperature, top_p, color, words, steered, quality, not no_metadata, trace, overwrite,
     )  # fmt: skip
     if manifest is not None:
@@ -131,7 +144,7 @@ def upscale(
         if len(waiting) < len(jobs):
             console.say(f"{len(jobs) - len(waiting)} of {len(jobs)} pictures are done already")
         jobs = waiting
-    if Batch(partial(chosen.load, batch), settings, Reporter(json), manifest).run(jobs):
+    if Batch(partial(memory_options.load, session), settings, Reporter(json), manifest).run(jobs):
         raise typer.Exit(ImageError.exit_code)
 
 
@@ -155,28 +168,28 @@ class _Choice:
 
         return model_identity(self.name)
 
-    def load(self, batch: int | None) -> "Upscaler":
-        """Load the model."""
-        from nsarm_cli.pipeline import Upscaler
-        from nsarm_cli.weights.families import load_resolver
-
-        return Upscaler(load_resolver(self.name, self.device, self.dtype), self.device, batch=batch)
+    def session(self, room: memory_options.MemoryOptions) -> "Session":
+        """How the model fits."""
+        return room.session(self.name, self.device, self.dtype)
 
 
-def _choose(model: str | None, device: str, precision: str, threads: int | None) -> _Choice:
+def _choose(
+    model: str | None,
+    device: str,
+    precision: str,
+    threads: int | None,
+    room: memory_options.MemoryOptions,
+) -> _Choice:
     """Choose where and how to run, and say so in one line."""
     import torch
 
-    from nsarm_cli.runtime import choose_device, choose_dtype
-    from nsarm_cli.weights.choice import choose_model, weights_fit
+    from nsarm_cli.weights.choice import choose_model
 
     if threads is not None:
         torch.set_num_threads(threads)
-    chosen, why_device = choose_device(device)
-    dtype, why_dtype = choose_dtype(precision, chosen)
-    name, why_model = (
-        (model, "as asked") if model else choose_model(chosen, dtype, fits=weights_fit)
-    )
+    chosen, why_device = room.choose_device(device)
+    dtype, why_dtype = room.choose_dtype(precision, chosen)
+    name, why_model = (model, "as asked") if model else choose_model(chosen, dtype, room.fits)
     console.say(
         f"model {name} ({why_model}), device {chosen} ({why_device}), "
         f"precision {str(dtype).removeprefix('torch.')} ({why_dtype})"

@@ -15,6 +15,10 @@ OnScale = Callable[[int, int], None]
 Trace = dict[str, Tensor]
 """Tensors recorded by name while a window is resolved (for `--trace`)."""
 
+DECODED_SIDE = 64
+"""Latents per side that a `JoinsLatents` is given to decode at once: 1024 pixels with 16 pixels
+in a latent."""
+
 
 @dataclass(frozen=True)
 class Sampling:

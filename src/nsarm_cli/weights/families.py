@@ -1,25 +1,32 @@
 """From a model's name or folder to a resolver on a device."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from nsarm_cli.errors import WeightsError
+from nsarm_cli.models.core.memory import MemoryNeeds, Network
 from nsarm_cli.models.interface import SuperResolver
 from nsarm_cli.models.nsarm.resolver import NsarmResolver, NsarmTextResolver
 from nsarm_cli.models.varsr.resolver import VarsrResolver
 from nsarm_cli.text.encoder import TextEncoder
 from nsarm_cli.text.features import read_features
+from nsarm_cli.text.needs import FLAN_T5_XL, encoder_network
 from nsarm_cli.weights.folder import (
+    FAMILIES,
     VARSR,
+    Family,
     family_of,
     load_model,
     load_model_of,
     read_config,
+    read_config_of,
 )
 from nsarm_cli.weights.identity import weights_identity
-from nsarm_cli.weights.locate import locate
+from nsarm_cli.weights.locate import locate, locate_config
 
 PROMPT_FILE = "prompt.safetensors"
 """In the folder of a model with text: features of the prompt that it runs under by default."""
@@ -65,8 +72,8 @@ def text_width(model: str) -> int | None:
     Raises:
         WeightsError: no such model, or its configuration is missing or damaged.
     """
-    folder = locate(model)
-    return None if family_of(folder) == VARSR.name else read_config(folder).text_width
+    family, config = _described(model)
+    return family.text_width(config)
 
 
 def model_identity(model: str) -> str | None:
@@ -91,3 +98,41 @@ def load_text_encoder(model: str, device: torch.device, dtype: torch.dtype) -> T
             f"{encoder.width} numbers); put the one there that the weights were made with"
         )
     return encoder
+
+
+def memory_needs(model: str) -> MemoryNeeds:
+    """What a model needs in memory; the weights of a known one need not be on this machine.
+
+    Raises:
+        WeightsError: no such model, or its configuration is missing or damaged.
+    """
+    family, config = _described(model)
+    return family.needs(config)
+
+
+def _described(model: str) -> tuple[Family[Any, Any], Any]:
+    """Family and configuration of a model, whether or not its weights are here."""
+    if not Path(model).is_dir():
+        for family in FAMILIES.values():
+            if model in family.presets:
+                return family, family.presets[model]
+    folder = locate_config(model)
+    family = FAMILIES[family_of(folder)]
+    return family, read_config_of(folder, family)
+
+
+def text_encoder_network(model: str) -> Network:
+    """What the text encoder of a model needs: by its files in a folder, else the published one's.
+
+    Raises:
+        WeightsError: its configuration is damaged.
+    """
+    path = Path(model) / TEXT_ENCODER / "config.json"
+    if not path.is_file():
+        return encoder_network(FLAN_T5_XL)
+    try:
+        return encoder_network(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise WeightsError(
+            f"{path}: describes no T5 text encoder ({error}); get its files again"
+        ) from error

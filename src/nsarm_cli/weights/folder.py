@@ -1,7 +1,7 @@
 """A model folder: `config.json` and `model.safetensors`, or shards of it; loaded strictly."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -11,10 +11,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from nsarm_cli.errors import WeightsError
+from nsarm_cli.models.core.memory import MemoryNeeds
+from nsarm_cli.models.nsarm.config import PRESETS as NSARM_PRESETS
 from nsarm_cli.models.nsarm.config import NsarmConfig
+from nsarm_cli.models.nsarm.memory import memory_needs as nsarm_needs
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.models.nsarm.model import cast_for_inference as cast_nsarm
+from nsarm_cli.models.varsr.config import PRESETS as VARSR_PRESETS
 from nsarm_cli.models.varsr.config import VarsrConfig
+from nsarm_cli.models.varsr.memory import memory_needs as varsr_needs
 from nsarm_cli.models.varsr.model import VarsrModel
 from nsarm_cli.models.varsr.model import cast_for_inference as cast_varsr
 from nsarm_cli.weights.shards import INDEX_FILE, STORED_DTYPES, shard_files
@@ -38,18 +43,41 @@ class Family(Generic[Config, Model]):
         config: makes a configuration of plain values.
         model: builds a model of a configuration.
         cast: makes it ready for inference in a type.
+        needs: counts what it takes in memory.
+        presets: configurations that have a name.
+        text_width: width of the features of its prompt; None for a model without text.
     """
 
     name: str
     config: Callable[[dict[str, Any]], Config]
     model: Callable[[Config], Model]
     cast: Callable[[Model, torch.dtype], Model]
+    needs: Callable[[Config], MemoryNeeds]
+    presets: Mapping[str, Config]
+    text_width: Callable[[Config], int | None]
 
 
-NSARM = Family("nsarm", NsarmConfig.from_dict, NsarmModel, cast_nsarm)
-VARSR = Family("varsr", VarsrConfig.from_dict, VarsrModel, cast_varsr)
+NSARM = Family(
+    "nsarm",
+    NsarmConfig.from_dict,
+    NsarmModel,
+    cast_nsarm,
+    nsarm_needs,
+    NSARM_PRESETS,
+    lambda config: config.text_width,
+)
+VARSR = Family(
+    "varsr",
+    VarsrConfig.from_dict,
+    VarsrModel,
+    cast_varsr,
+    varsr_needs,
+    VARSR_PRESETS,
+    lambda _: None,
+)
 
-_FAMILIES = (NSARM.name, VARSR.name)
+FAMILIES: Mapping[str, Family[Any, Any]] = {family.name: family for family in (NSARM, VARSR)}
+"""All families, by name."""
 
 
 def read_config(folder: Path) -> NsarmConfig:
@@ -149,8 +177,8 @@ def _read_json(folder: Path) -> tuple[str, dict[str, Any]]:
         ) from error
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
         raise _no_model(path, error) from error
-    if family not in _FAMILIES:
-        known = " and ".join(f'"{name}"' for name in _FAMILIES)
+    if family not in FAMILIES:
+        known = " and ".join(f'"{name}"' for name in FAMILIES)
         raise WeightsError(f'{path}: family "{family}" is unknown; known are {known}')
     if "config" not in values:
         raise _no_model(path, KeyError("config"))

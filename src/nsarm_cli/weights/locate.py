@@ -4,7 +4,7 @@ from pathlib import Path
 
 from nsarm_cli.errors import WeightsError
 from nsarm_cli.weights.catalog import find_model
-from nsarm_cli.weights.snapshot import fetch_model, is_repository
+from nsarm_cli.weights.snapshot import fetch_config, fetch_model, is_repository
 from nsarm_cli.weights.store import Store
 
 
@@ -19,11 +19,28 @@ def locate(model: str, *, text: bool = False) -> Path:
     Raises:
         WeightsError: there is no such model, or it is not ready to run.
     """
+    if _is_on_the_hub(model):
+        return fetch_model(model, text=text)
+    return _here(model)
+
+
+def locate_config(model: str) -> Path:
+    """Find a folder with a model's `config.json`; of the Hub nothing else is fetched.
+
+    Raises:
+        WeightsError: there is no such model, or it is not ready to run.
+    """
+    return fetch_config(model) if _is_on_the_hub(model) else _here(model)
+
+
+def _is_on_the_hub(model: str) -> bool:
+    return not Path(model).exists() and is_repository(model)
+
+
+def _here(model: str) -> Path:
     path = Path(model)
     if path.is_dir():
         return path
-    if not path.exists() and is_repository(model):
-        return fetch_model(model, text=text)
     if path.exists() or len(path.parts) > 1:
         raise WeightsError(
             f"{model}: is not a folder; give a known model's name, a folder that nsarm wrote, "

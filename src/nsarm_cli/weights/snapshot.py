@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from nsarm_cli.errors import WeightsError
-from nsarm_cli.weights.folder import CONFIG_FILE, read_config
+from nsarm_cli.weights.folder import CONFIG_FILE, FAMILIES, family_of, read_config_of
 from nsarm_cli.weights.shards import INDEX_FILE, WEIGHTS_FILE
 from nsarm_cli.weights.staging import RECORD_FILE
 
@@ -34,6 +34,8 @@ MODEL_FILES = (
     "prompt.safetensors",
 )
 TEXT_FILES = ("text_encoder/*.json", "text_encoder/*.safetensors")
+
+_FAILURES = (OSError, HFValidationError, EntryNotFoundError, httpx2.HTTPError)
 
 _NAME = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 
@@ -58,20 +60,39 @@ def fetch_model(model: str, *, text: bool = False) -> Path:
         WeightsError: there is no such repository or revision, it holds no model folder, or
             the Hub cannot be reached.
     """
+    # First what is small: another kind of repository is refused before gigabytes come.
+    folder = fetch_config(model)
+    repo, revision = _parts(model)
+    wanted = [*MODEL_FILES, *(TEXT_FILES if text else ())]
+    try:
+        # The commit that the configuration came from, should the branch move meanwhile.
+        return Path(snapshot_download(repo, revision=folder.name, allow_patterns=wanted))
+    except _FAILURES as error:
+        raise WeightsError(f"{model}: {_reason(error, revision)}") from error
+
+
+@lru_cache
+def fetch_config(model: str) -> Path:
+    """Get the configuration alone, a few hundred bytes; see `fetch_model`.
+
+    Returns:
+        The folder in the cache, which may hold more.
+    """
+    repo, revision = _parts(model)
+    try:
+        folder = Path(hf_hub_download(repo, CONFIG_FILE, revision=revision)).parent
+    except _FAILURES as error:
+        raise WeightsError(f"{model}: {_reason(error, revision)}") from error
+    read_config_of(folder, FAMILIES[family_of(folder)])
+    return folder
+
+
+def _parts(model: str) -> tuple[str, str | None]:
+    """Repository and revision."""
     found = _NAME.fullmatch(model)
     if found is None:
         raise ValueError(f"{model} is not a repository's name")
-    repo, revision = found[1], found[2]
-    try:
-        # First what is small: another kind of repository is refused before gigabytes come.
-        config = Path(hf_hub_download(repo, CONFIG_FILE, revision=revision))
-        read_config(config.parent)
-        wanted = [*MODEL_FILES, *(TEXT_FILES if text else ())]
-        # The commit that the configuration came from, should the branch move meanwhile.
-        commit = config.parent.name
-        return Path(snapshot_download(repo, revision=commit, allow_patterns=wanted))
-    except (OSError, HFValidationError, EntryNotFoundError, httpx2.HTTPError) as error:
-        raise WeightsError(f"{model}: {_reason(error, revision)}") from error
+    return found[1], found[2]
 
 
 def _reason(error: Exception, revision: str | None) -> str:

@@ -6,6 +6,7 @@ Letters: b batch, l tokens, c width, n heads, e width of one head, m context tok
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +48,7 @@ class KeyValueCache:
         *,
         device: torch.device,
         dtype: torch.dtype,
-    ) -> "KeyValueCache":
+    ) -> Self:
         """Room for `total` tokens in each of `depth` blocks."""
         shape = (depth, batch, heads, total, head_width)
         return cls(
@@ -61,6 +62,26 @@ class KeyValueCache:
         self.keys[block, :, :, self.length : end] = keys
         self.values[block, :, :, self.length : end] = values
         return self.keys[block, :, :, :end], self.values[block, :, :, :end]
+
+
+@dataclass
+class WaitingCache(KeyValueCache):
+    """A cache that lies elsewhere, of which one block's share visits where it is computed."""
+
+    def put(self, block: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """As in `KeyValueCache`; the results lie where `keys` and `values` do."""
+        return (
+            self._together(self.keys[block], keys),
+            self._together(self.values[block], values),
+        )
+
+    def _together(self, kept: Tensor, new: Tensor) -> Tensor:
+        end = self.length + new.shape[2]
+        whole = new.new_empty(*new.shape[:2], end, new.shape[3])
+        whole[:, :, : self.length].copy_(kept[:, :, : self.length], non_blocking=True)
+        whole[:, :, self.length :] = new
+        kept[:, :, self.length : end] = new
+        return whole
 
 
 def block_causal_attention(

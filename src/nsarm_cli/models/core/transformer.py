@@ -8,13 +8,20 @@ m context tokens, x context width, K scales.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nsarm_cli.models.core.attention import CrossAttention, KeyValueCache, SelfAttention, project
+from nsarm_cli.models.core.attention import (
+    CrossAttention,
+    KeyValueCache,
+    SelfAttention,
+    WaitingCache,
+    project,
+)
 from nsarm_cli.models.core.block import (
     Block,
     BlockContext,
@@ -25,6 +32,9 @@ from nsarm_cli.models.core.block import (
 )
 from nsarm_cli.models.core.rope import rope_table
 from nsarm_cli.models.core.schedule import ScaleSchedule
+
+AtWork = Callable[[nn.Module], AbstractContextManager[object]]
+"""Called as `with at_work(module)` around the work of a module, so that it can be brought near."""
 
 AfterBlock = Callable[[int, Tensor], Tensor]
 """Called as `after(block index, hidden)`; its result replaces the hidden state."""
@@ -127,6 +137,10 @@ class NextScaleTransformer(nn.Module):
         signal: makes, for a width, what turns the pooled condition into the blocks' signal.
         modulation: makes, for a width, a block's part, which turns the signal into "b 1 6 c".
         settle: what becomes of a position on the common grid; see `rope_table`.
+
+    Attributes:
+        at_work: entered around the work of each block; by default it does nothing.
+        cache_home: where the key-value cache lies; None is where the weights are.
     """
 
     def __init__(
@@ -159,6 +173,8 @@ class NextScaleTransformer(nn.Module):
             for _ in range(config.depth)
         )
         self.head = AdaptiveHead(width, config.outputs)
+        self.at_work: AtWork = nullcontext
+        self.cache_home: torch.device | None = None
 
     def prepare(self, condition: Condition) -> PreparedCondition:
         """Compute start tokens, modulation and text keys once per picture."""
@@ -166,7 +182,7 @@ class NextScaleTransformer(nn.Module):
         signal = self.signal(pooled)
         text = None
         if condition.context is not None:
-            text = tuple(b.cross.keys_values(condition.context) for b in self.blocks)  # type: ignore[operator, union-attr]
+            text = tuple(self._text(block, condition.context) for block in self.blocks)
         mask = None if condition.mask is None else condition.mask[:, None, None, :]
         scale, shift = self.head.scale_shift(pooled)
         start = pooled[:, None]
@@ -174,6 +190,12 @@ class NextScaleTransformer(nn.Module):
             start = torch.cat([condition.prefix.float(), start], dim=1)
         start = start + self.start.float()
         return PreparedCondition(start, signal, scale, shift, text, mask)
+
+    def _text(self, block: nn.Module, context: Tensor) -> tuple[Tensor, Tensor]:
+        cross = block.cross
+        assert isinstance(cross, CrossAttention)  # noqa: S101  (a context is for such blocks)
+        with self.at_work(cross):
+            return cross.keys_values(context)
 
     def rope(self, schedule: ScaleSchedule, device: torch.device) -> Tensor:
         """Rotary table "2 l (e/2)" of the prefix and all scales of a schedule."""
@@ -183,18 +205,19 @@ class NextScaleTransformer(nn.Module):
         return rope_table(grids, head_width, schedule.position_grid, self._settle).to(device)
 
     def allocate_cache(self, batch: int, schedule: ScaleSchedule) -> KeyValueCache:
-        """An empty cache for the prefix and all scales."""
+        """An empty cache for the prefix and all scales, in `cache_home` if it is set."""
         weight = self.word_embedding.weight
         linear = self.blocks[0].attention.qkv.weight  # type: ignore[union-attr]
         heads = self.config.heads
         head_width = self.config.width // heads
-        return KeyValueCache.allocate(
+        kind = KeyValueCache if self.cache_home is None else WaitingCache
+        return kind.allocate(
             len(self.blocks),
             batch,
             heads,
             schedule.total,
             head_width,
-            device=weight.device,
+            device=self.cache_home or weight.device,
             dtype=linear.dtype,  # type: ignore[arg-type]
         )
 
@@ -239,7 +262,8 @@ class NextScaleTransformer(nn.Module):
             condition.text_mask,
         )
         for index, block in enumerate(self.blocks):
-            x = block(x, context, index)
+            with self.at_work(block):
+                x = block(x, context, index)
             if after is not None:
                 x = after(index, x)
         if cache is not None:

@@ -6,11 +6,11 @@ Letters: b windows, h w pixels, m tokens of a prompt, x width of one.
 from collections.abc import Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from nsarm_cli.models.core.generate import Guidance, generate
 from nsarm_cli.models.core.parts import in_parts
-from nsarm_cli.models.core.transformer import Condition, PreparedCondition
+from nsarm_cli.models.core.transformer import Condition, NextScaleTransformer, PreparedCondition
 from nsarm_cli.models.interface import OnScale, Sampling, Text, Trace
 from nsarm_cli.models.nsarm import bsq
 from nsarm_cli.models.nsarm.codec import BitCodec
@@ -37,6 +37,17 @@ class NsarmResolver:
     def config(self) -> NsarmConfig:
         """The model's configuration."""
         return self.model.config
+
+    @property
+    def transformer(self) -> NextScaleTransformer:
+        """The network that runs many times."""
+        return self.model.transformer
+
+    @property
+    def visitors(self) -> Sequence[nn.Module]:
+        """The networks that run once per batch."""
+        autoencoder = self.model.autoencoder
+        return autoencoder.encoder, self.model.transformation, autoencoder.decoder
 
     @property
     def scale(self) -> int:

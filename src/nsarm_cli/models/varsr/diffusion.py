@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 TRAINED_STEPS = 1000
@@ -156,4 +157,4 @@ def _before(levels: Tensor) -> Tensor:
 
 def _at(table: Tensor, i: Tensor) -> Tensor:
     """Rows of a table for "n" (or one) steps, float32, to multiply "n d"."""
-    return table.float().to(i.device)[i][..., None]
+    return F.embedding(i, table.float().to(i.device)[:, None])

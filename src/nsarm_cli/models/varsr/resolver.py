@@ -6,11 +6,11 @@ Letters: b windows, h w pixels, d latent channels, p latents of a window per sid
 from collections.abc import Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from nsarm_cli.models.core.generate import Guidance, generate
 from nsarm_cli.models.core.parts import in_parts
-from nsarm_cli.models.core.transformer import PreparedCondition
+from nsarm_cli.models.core.transformer import NextScaleTransformer, PreparedCondition
 from nsarm_cli.models.interface import OnScale, Sampling, Trace
 from nsarm_cli.models.varsr.codec import IndexCodec
 from nsarm_cli.models.varsr.config import GOOD, POOR, VarsrConfig
@@ -42,6 +42,18 @@ class VarsrResolver:
     def config(self) -> VarsrConfig:
         """The model's configuration."""
         return self.model.config
+
+    @property
+    def transformer(self) -> NextScaleTransformer:
+        """The network that runs many times."""
+        return self.model.transformer
+
+    @property
+    def visitors(self) -> Sequence[nn.Module]:
+        """The networks that run once per batch, and the tokenizer's encoder, which never does."""
+        tokenizer = self.model.tokenizer
+        assert self.model.prefix is not None  # noqa: S101  (checked in the constructor)
+        return self.model.prefix, tokenizer.encoder, tokenizer.decoder
 
     @property
     def scale(self) -> int:

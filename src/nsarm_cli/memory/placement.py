@@ -1,0 +1,142 @@
+"""Put a model where its settings say: on the device, or waiting beside it.
+
+What waits has its place in main memory for good. When it is to work, a copy comes to the device;
+afterwards the copy is dropped, so nothing is ever carried back.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from nsarm_cli.memory.settings import MemorySettings, Offload
+from nsarm_cli.models.core.transformer import NextScaleTransformer
+
+HOME = torch.device("cpu")
+
+Carry = Callable[[Tensor], Tensor]
+"""Brings a tensor to the device; gives it back as it is when it is there already."""
+
+
+@runtime_checkable
+class Offloadable(Protocol):
+    """A resolver whose networks can wait elsewhere."""
+
+    @property
+    def model(self) -> nn.Module:
+        """All networks."""
+        ...
+
+    @property
+    def transformer(self) -> NextScaleTransformer:
+        """The network that runs many times."""
+        ...
+
+    @property
+    def visitors(self) -> Sequence[nn.Module]:
+        """The networks that run once per batch, each through its `forward`."""
+        ...
+
+
+class Placement:
+    """Where the networks of one model are.
+
+    Args:
+        resolver: its model, on the device or in main memory.
+        device: where it computes.
+        carry: brings a tensor there; by default a copy that does not wait.
+    """
+
+    def __init__(
+        self, resolver: Offloadable, device: torch.device, carry: Carry | None = None
+    ) -> None:
+        self._resolver = resolver
+        self._device = device
+        self._carry = carry or (lambda tensor: tensor.to(device, non_blocking=True))
+        self._hooks = ExitStack()
+
+    def apply(self, settings: MemorySettings) -> None:
+        """Place all networks; may be called again with other settings."""
+        self._hooks.close()
+        transformer = self._resolver.transformer
+        blocks = list(transformer.blocks)
+        visitors = [] if settings.offload is Offload.NONE else list(self._resolver.visitors)
+        streamed: list[nn.Module] = []
+        if settings.offload in {Offload.WEIGHTS, Offload.ALL}:
+            streamed = blocks[settings.resident :]
+        for module in (*visitors, *streamed):
+            self._send_home(module)
+        self._settle(self._resolver.model, {*visitors, *streamed})
+        for module in visitors:
+            self._let_visit(module)
+        transformer.at_work = self._visit if streamed else nullcontext
+        transformer.cache_home = HOME if settings.offload is Offload.ALL else None
+
+    def _send_home(self, module: nn.Module) -> None:
+        module.to(HOME)
+        if self._device.type != "cuda":
+            return
+        for owner, name, tensor in _tensors(module):
+            # Copies from pinned memory are quicker, and the processor need not wait for them.
+            try:
+                pinned = tensor.detach().pin_memory()
+            except (RuntimeError, NotImplementedError):  # too much for the system, or quantised
+                return
+            setattr(owner, name, _like(tensor, pinned))
+
+    def _settle(self, module: nn.Module, away: set[nn.Module]) -> None:
+        """Bring a module to the device, without the parts that are to be away."""
+        if module in away:
+            return
+        for name, tensor in _own_tensors(module):
+            setattr(module, name, _like(tensor, tensor.detach().to(self._device)))
+        for child in module.children():
+            self._settle(child, away)
+
+    def _let_visit(self, module: nn.Module) -> None:
+        visit = ExitStack()
+
+        def come(*_: object) -> None:
+            visit.enter_context(self._visit(module))
+
+        def go(*_: object) -> None:
+            visit.close()
+
+        self._hooks.callback(module.register_forward_pre_hook(come).remove)
+        # Called after an error too, so that a run out of memory leaves nothing behind.
+        self._hooks.callback(module.register_forward_hook(go, always_call=True).remove)
+
+    @contextmanager
+    def _visit(self, module: nn.Module) -> Iterator[None]:
+        at_home = []
+        try:
+            for owner, name, tensor in list(_tensors(module)):
+                local = tensor.detach()
+                carried = self._carry(local)
+                if carried is local:
+                    continue
+                at_home.append((owner, name, tensor))
+                setattr(owner, name, _like(tensor, carried))
+            yield
+        finally:
+            for owner, name, tensor in at_home:
+                setattr(owner, name, tensor)
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:
+    for owner in module.modules():
+        for name, tensor in _own_tensors(owner):
+            yield owner, name, tensor
+
+
+def _own_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
+
+
+def _like(tensor: Tensor, other: Tensor) -> Tensor:
+    """The other tensor as what the first is in its module: a parameter or a buffer."""
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(other, requires_grad=False)
+    return other

@@ -1,0 +1,72 @@
+"""Store the matrices of a transformer's blocks in fewer bits, through torchao.
+
+Embeddings, conditions, norms, biases, the head and all convolutions stay as they are.
+"""
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+
+import torch
+from torch import nn
+
+from nsarm_cli.errors import DeviceError
+from nsarm_cli.memory.settings import Quantize
+from nsarm_cli.models.core.memory import is_matrix
+
+_INT4_GROUP = 128
+
+
+def obstacle(kind: Quantize, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a kind cannot be used, as the end of a sentence; None when it can."""
+    if kind is Quantize.NONE:
+        return None
+    if find_spec("torchao") is None:
+        return "it needs torchao, which is not installed; run pip install 'nsarm[quantize]'"
+    if kind is Quantize.INT4 and (device.type != "cuda" or dtype != torch.bfloat16):
+        return "its arithmetic exists for bf16 on a CUDA GPU alone; take int8, or --precision bf16"
+    if device.type == "mps":
+        return "torchao does not support Apple GPUs; leave it out"
+    return None
+
+
+def quantize_blocks(blocks: Iterable[nn.Module], kind: Quantize, device: torch.device) -> None:
+    """Quantise the linear layers of blocks, in place and one block at a time.
+
+    Args:
+        blocks: anywhere; each visits the device while it is quantised and returns.
+        kind: how.
+        device: where the arithmetic is.
+
+    Raises:
+        DeviceError: this kind cannot be used here.
+    """
+    blocks = list(blocks)
+    if kind is Quantize.NONE or not blocks:
+        return
+    dtype = next(m.weight.dtype for m in blocks[0].modules() if isinstance(m, nn.Linear))
+    if reason := obstacle(kind, device, dtype):
+        raise DeviceError(f"quantising to {kind} does not work here: {reason}")
+    # Imported here: torchao takes a second, and most runs do not need it.
+    from torchao import quantization as ao  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    match kind:
+        case Quantize.INT8:
+            config = ao.Int8WeightOnlyConfig(version=2)
+        case Quantize.FP8:
+            config = ao.Float8WeightOnlyConfig()
+        case Quantize.INT4:
+            config = ao.Int4WeightOnlyConfig(
+                group_size=_INT4_GROUP, int4_packing_format="tile_packed_to_4d"
+            )
+    for block in blocks:
+        home = next(block.parameters()).device
+        block.to(device)
+        ao.quantize_(block, config, filter_fn=lambda module, _: _fits(module, kind))
+        block.to(home)
+
+
+def _fits(module: nn.Module, kind: Quantize) -> bool:
+    if not is_matrix(module):
+        return False
+    # The packed layout wants whole groups; a layer that has none stays as it is.
+    return kind is not Quantize.INT4 or module.in_features % _INT4_GROUP == 0

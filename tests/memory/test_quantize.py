@@ -1,0 +1,77 @@
+"""Block matrices in fewer bits: what is touched, what is not, and what cannot be done here."""
+
+import pytest
+import torch
+
+pytest.importorskip("torchao", reason="needs the extra nsarm[quantize]")
+
+from nsarm_cli.errors import DeviceError
+from nsarm_cli.memory.estimate import estimate
+from nsarm_cli.memory.quantize import obstacle, quantize_blocks
+from nsarm_cli.memory.settings import MemorySettings, Quantize
+from nsarm_cli.models.interface import Sampling
+from nsarm_cli.models.nsarm.config import NSARM_NANO
+from nsarm_cli.models.nsarm.memory import memory_needs
+from nsarm_cli.models.nsarm.resolver import NsarmResolver
+from nsarm_cli.weights.families import load_resolver
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def nano() -> NsarmResolver:
+    return load_resolver("nsarm-nano", CPU, torch.float32)
+
+
+def run(resolver):
+    lr = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    trace = {}
+    with torch.inference_mode():
+        resolver.resolve(lr, [torch.Generator()], Sampling(temperature=0), trace=trace)
+    return trace
+
+
+@pytest.mark.parametrize(("kind", "most"), [(Quantize.INT8, 0.02), (Quantize.FP8, 0.1)])
+def test_nano_runs_quantised_on_a_processor_and_changes_few_bits(nano, kind, most):
+    before = run(nano)
+    quantize_blocks(nano.transformer.blocks, kind, CPU)
+    after = run(nano)
+    assert torch.equal(before["bits.5"], after["bits.5"])  # not of the transformer
+    changed = (before["bits.6"] != after["bits.6"]).float().mean().item()
+    assert 0 < changed < most
+    assert not torch.equal(before["logits.6"], after["logits.6"])
+
+
+def test_only_block_matrices_are_quantised(nano):
+    names = {n: type(p.data) for n, p in nano.model.named_parameters()}
+    quantize_blocks(nano.transformer.blocks, Quantize.INT8, CPU)
+    changed = {n for n, p in nano.model.named_parameters() if type(p.data) is not names[n]}
+    assert changed
+    assert all(n.startswith("transformer.blocks.") and n.endswith("weight") for n in changed)
+
+
+def test_the_estimate_of_int8_is_the_size_of_what_is_stored(nano):
+    quantize_blocks(nano.transformer.blocks, Quantize.INT8, CPU)
+    stored = 0
+    for parameter in nano.model.parameters():
+        parts = getattr(parameter, "tensor_data_names", None)
+        if parts is None:
+            stored += parameter.nbytes
+        else:
+            stored += sum(getattr(parameter, p).nbytes for p in (*parts, "zero_point"))
+    settings = MemorySettings(torch.float32, quantize=Quantize.INT8)
+    weights = estimate(memory_needs(NSARM_NANO), settings).moments[0].weights
+    assert weights == pytest.approx(stored, rel=0.001)
+
+
+def test_int4_needs_a_gpu_and_says_so(nano):
+    with pytest.raises(DeviceError, match=r"int4 does not work here: .* on a CUDA GPU alone"):
+        quantize_blocks(nano.transformer.blocks, Quantize.INT4, CPU)
+    assert obstacle(Quantize.INT4, torch.device("cuda"), torch.bfloat16) is None
+    assert obstacle(Quantize.INT8, torch.device("mps"), torch.bfloat16) is not None
+
+
+def test_without_torchao_the_way_to_get_it_is_told(monkeypatch):
+    monkeypatch.setattr("nsarm_cli.memory.quantize.find_spec", lambda _: None)
+    assert "pip install 'nsarm[quantize]'" in obstacle(Quantize.INT8, CPU, torch.float32)
+    assert obstacle(Quantize.NONE, CPU, torch.float32) is None
