@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "latent_pass": ("models.interface passes retry imaging errors", "torch"),
     "pipeline": ("models.interface passes latent_pass retry imaging runtime errors", "torch PIL"),
     "training": (
-        "models text weights degradation perceptual imaging runtime errors",
+        "models text weights degradation perceptual evaluation.niqe imaging runtime errors",
         "torch einops numpy PIL safetensors filelock huggingface_hub httpx2 peft",
     ),
     "evaluation": (

@@ -17,7 +17,7 @@ def test_a_signal_saves_after_the_step_and_ends_well(
     """Workers used to print the message once more, and SIGTERM to kill them and the run."""
     out = tmp_path / "out"
     checkpoints = out / "checkpoints"
-    settings = write_settings(steps=100_000, workers=1, save_minutes=0)
+    settings = write_settings(steps=100_000, workers=1, save_minutes=0, tracker="none")
     options = ["--data", photos, "--config", settings, "--out", out, "--threads", "1"]
     process = subprocess.Popen(
         [sys.executable, "-m", "nsarm_cli", "train", "stage1", *map(str, options)],

@@ -1,6 +1,7 @@
 """From settings and pictures to a model folder that upscales; mistakes are sentences."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -83,8 +84,32 @@ def test_validation_figures_are_told(nsarm_train, write_settings, photos, tmp_pa
     assert "step 2: loss 0." in done.err
     assert "step 4: " in done.err
     assert done.err.count("validation: loss 0.") == 2
+    assert done.err.count(" psnr ") == 2
+    assert re.search(r"lr 0\.0\d+ .* images/s .* TFLOP/s MFU \d+% ETA 0:00:0\d \|", done.err)
     with Image.open(tmp_path / "out" / "validation-000004.png") as shown:
         assert shown.size == (128, 192)
+
+
+def test_steps_that_are_due_are_told_and_drawn(
+    nsarm_train, write_settings, photos, alexnet_file, tmp_path
+):
+    pytest.importorskip("tensorboard")
+    out = tmp_path / "out"
+    settings = write_settings(steps=5, log_every=2, validate_every=5)
+    options = ("--val", photos, "--perceptual-weights", alexnet_file)
+    done = nsarm_train("stage2", "--data", photos, "--config", settings, "--out", out, *options)
+    lines = [line for line in done.err.splitlines() if line.startswith("step ")]
+    assert [line.split(":")[0] for line in lines] == ["step 2", "step 4", "step 5"]
+    assert re.search(r"bits 2-3( \d?\.\d\d){2}", lines[0])
+    assert " perceptual 0." in lines[2].split("validation:")[1]
+    assert list((out / "tensorboard").glob("events.*"))
+
+
+def test_without_a_tracker_nothing_is_recorded(nsarm_train, write_settings, photos, tmp_path):
+    out = tmp_path / "out"
+    settings = write_settings(log_every=1, steps=1, tracker="none")
+    nsarm_train("stage1", "--data", photos, "--config", settings, "--out", out)
+    assert not (out / "tensorboard").exists()
 
 
 def test_a_preset_starts_with_fresh_weights_of_its_seed():
@@ -195,7 +220,11 @@ def test_divergence_ends_with_a_sentence_and_writes_no_model(
     done = nsarm_train("stage1", "--data", photos, "--config", write_settings(), "--out", out)
     assert done.code == 6
     assert "the gradient of transformation.out.bias is not finite; nothing was updated" in done.err
-    assert sorted(path.name for path in out.iterdir()) == ["checkpoints", "training.toml"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "checkpoints",
+        "run.json",
+        "training.toml",
+    ]
 
 
 def test_an_exported_model_is_half_as_large_and_has_the_defaults_given(
@@ -230,7 +259,7 @@ def test_an_export_replaces_no_model_and_needs_one(nsarm_train, micro_folder, tm
     before = weights.read_bytes()
     again = nsarm_train("export", micro_folder, micro_folder)
     assert again.code == 6
-    assert "holds a model already; give another folder or remove it" in again.err
+    assert "exists already; give another folder or remove the file" in again.err
     assert weights.read_bytes() == before
 
     nothing = nsarm_train("export", tmp_path / "absent", tmp_path / "out")

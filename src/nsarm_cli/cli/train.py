@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nsarm_cli.cli import console, train_data, train_features
+from nsarm_cli.cli import console, train_data, train_features, train_text
 from nsarm_cli.cli.options import Device, Threads
 from nsarm_cli.cli.train_data import Data
 from nsarm_cli.cli.train_export import export
@@ -103,6 +103,7 @@ def stage1(
     out: Out = Path("runs/stage1"),
     val: Validation = None,
     model: Start = None,
+    perceptual_weights: Perceptual = None,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -111,7 +112,8 @@ def stage1(
     from nsarm_cli.training.settings_file import read_config
 
     settings = read_config(Stage1Config, config)
-    _train(settings, _changes(model=model), data, val, out, device=device, threads=threads)
+    changes = _changes(model=model, perceptual_weights=perceptual_weights)
+    _train(settings, changes, data, val, out, device=device, threads=threads)
 
 
 @stages.command()
@@ -122,6 +124,7 @@ def stage2(
     out: Out = Path("runs/stage2"),
     val: Validation = None,
     model: Start = None,
+    perceptual_weights: Perceptual = None,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -130,7 +133,8 @@ def stage2(
     from nsarm_cli.training.settings_file import read_config
 
     settings = read_config(Stage2Config, config)
-    _train(settings, _changes(model=model), data, val, out, device=device, threads=threads)
+    changes = _changes(model=model, perceptual_weights=perceptual_weights)
+    _train(settings, changes, data, val, out, device=device, threads=threads)
 
 
 @stages.command()
@@ -192,12 +196,10 @@ def _train(
         def report(progress: "Progress") -> None:
             if not ranks.is_first:
                 return
-            values = " ".join(f"{name} {value:.4f}" for name, value in progress.values.items())
-            bar.begin(progress.step, values)
-            if progress.validation is not None:
-                figures = " ".join(f"{n} {v:.4f}" for n, v in progress.validation.items())
+            bar.begin(progress.step, train_text.label(progress))
+            if progress.is_due:
                 with bar.hidden():
-                    console.say(f"step {progress.step}: {values} | validation: {figures}")
+                    console.say(train_text.line(progress))
 
         done = train(
             settings,

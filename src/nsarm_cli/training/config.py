@@ -15,6 +15,7 @@ _AT_LEAST_1 = (
     "keep",
     "validate_every",
     "validate_batches",
+    "log_every",
     "per_shard",
 )
 _AT_LEAST_0 = (
@@ -39,6 +40,7 @@ _CHOICES = {
     "recompute": ("none", "selective", "full"),
     "framing": ("crop", "whole"),
     "turns": ("all", "mirror", "none"),
+    "tracker": ("auto", "tensorboard", "wandb", "trackio", "none"),
 }
 _LEAST = dict.fromkeys(_AT_LEAST_1, 1) | dict.fromkeys(_AT_LEAST_0, 0)
 
@@ -91,6 +93,11 @@ class RunConfig:
         keep: how many of the newest checkpoints stay.
         validate_every: updates between validations.
         validate_batches: batches of the fixed validation set.
+        perceptual_weights: safetensors file of LPIPS, for validation, and for training where
+            `perceptual` is above 0; "" does without.
+        log_every: updates between lines on the terminal and points of curves.
+        tracker: what draws the curves: "tensorboard", "wandb", "trackio", "none", or "auto",
+            which is TensorBoard where it is installed.
     """
 
     model: str = "nsarm-nano"
@@ -125,6 +132,9 @@ class RunConfig:
     keep: int = 2
     validate_every: int = 500
     validate_batches: int = 4
+    perceptual_weights: str = ""
+    log_every: int = 20
+    tracker: str = "auto"
 
     degrades: ClassVar[bool] = True
     """Whether the stage needs low-resolution pictures."""
@@ -167,8 +177,7 @@ class TokenizerConfig(RunConfig):
 
     Attributes:
         pixel: weight of the mean absolute pixel error.
-        perceptual: weight of LPIPS; 0 does without.
-        perceptual_weights: safetensors file of LPIPS; needed when `perceptual` is above 0.
+        perceptual: weight of LPIPS; above 0 it needs `perceptual_weights`.
         perceptual_from: first update that uses LPIPS.
         commitment: weight of the distance of latents to their codes.
         entropy: weight of the entropy terms (sure bits, used bits).
@@ -181,7 +190,6 @@ class TokenizerConfig(RunConfig):
 
     pixel: float = 1.0
     perceptual: float = 0.0
-    perceptual_weights: str = ""
     perceptual_from: int = 0
     commitment: float = 0.25
     entropy: float = 0.02
@@ -294,8 +302,7 @@ class DecoderConfig(RunConfig):
 
     Attributes:
         pixel: weight of the mean absolute pixel error.
-        perceptual: weight of LPIPS; 0 does without.
-        perceptual_weights: safetensors file of LPIPS; needed when `perceptual` is above 0.
+        perceptual: weight of LPIPS; above 0 it needs `perceptual_weights`.
         temperature: of the sampled bits; 0 is greedy.
         adversarial: gradient of a patch discriminator's score at the last layer, relative to
             that of the pixel and perceptual terms; 0 does without.
@@ -307,7 +314,6 @@ class DecoderConfig(RunConfig):
 
     pixel: float = 1.0
     perceptual: float = 0.0
-    perceptual_weights: str = ""
     temperature: float = 0.5
     adversarial: float = 0.0
     adversarial_from: int = 0

@@ -22,6 +22,7 @@ from nsarm_cli.training.config import DecoderConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.discriminator import PatchDiscriminator
 from nsarm_cli.training.grid import write_grid
+from nsarm_cli.training.judge import Judge
 from nsarm_cli.training.labels import preliminary_targets
 from nsarm_cli.training.losses import preliminary_loss
 from nsarm_cli.training.perceptual import jitter
@@ -86,7 +87,7 @@ class DecoderStage:
         """Pixel and perceptual terms, noted in `values`."""
         values["pixel"] = F.l1_loss(picture, hr)
         error = self._config.pixel * values["pixel"]
-        if self._perceptual is not None:
+        if self._perceptual is not None and self._config.perceptual > 0:
             values["perceptual"] = self._perceptual(*jitter(picture, hr, step))
             error = error + self._config.perceptual * values["perceptual"]
         return error
@@ -103,22 +104,15 @@ class DecoderStage:
         return network.estimate(learned, pyramid), anchor
 
     def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
-        """PSNR and perceptual distance of sampled pictures; writes HR, LR and SR."""
-        psnr: list[float] = []
-        distance: list[float] = []
+        """How good sampled pictures are; writes LR, SR and HR."""
+        judge = Judge(self._perceptual)
         shown: list[Tensor] = []
         for number, batch in enumerate(batches):
             picture = self._model.decode(self._feature(batch, -1 - number))
-            error = ((picture - batch.hr) / 2).square().mean((1, 2, 3))
-            psnr += (-10 * error.clamp_min(1e-10).log10()).tolist()
-            if self._perceptual is not None:
-                distance.append(float(self._perceptual(picture, batch.hr)))
-            shown = shown or [batch.hr, lr_of(batch), picture]
+            judge.compare(picture, batch.hr)
+            shown = shown or [lr_of(batch), picture, batch.hr]
         write_grid(shown, pictures)
-        figures = {"psnr": sum(psnr) / len(psnr)}
-        if distance:
-            figures["perceptual"] = sum(distance) / len(distance)
-        return figures
+        return judge.figures()
 
     def _feature(self, batch: Batch, step: int) -> Tensor:
         check_crop(self._model, batch.hr)

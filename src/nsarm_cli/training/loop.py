@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nsarm_cli.training.config import RunConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.distributed import Ranks
+from nsarm_cli.training.pace import Pace, Speed
 from nsarm_cli.training.step import Stepper
 
 
@@ -20,18 +21,25 @@ class Progress:
         steps: of the whole run.
         values: means over the batch: the loss, its parts, and the norm of the gradient.
         rate: learning rate of the step.
-        samples: crops of the step, in all processes.
-        seconds: that the step took, without validation and saving.
+        pace: how fast the run goes.
         validation: figures on the fixed set, where the step had a validation.
+        picture: what the validation shows, in the first process.
+        is_due: whether the step is one of those to be told and recorded.
     """
 
     step: int
     steps: int
     values: dict[str, float]
     rate: float = 0.0
-    samples: int = 0
-    seconds: float = 0.0
+    pace: Pace = field(default_factory=lambda: Pace(0))
     validation: dict[str, float] | None = None
+    picture: Path | None = None
+    is_due: bool = True
+
+    @property
+    def speed(self) -> Speed:
+        """How fast the run goes now."""
+        return self.pace.speed(self.steps - self.step)
 
 
 def run(
@@ -44,6 +52,7 @@ def run(
     ranks: Ranks,
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool] = lambda: False,
+    pace: Pace | None = None,
 ) -> int:
     """Train until `config.steps`, or until any process is asked to stop.
 
@@ -56,6 +65,7 @@ def run(
         ranks: the processes that train together.
         report: called after every step.
         should_stop: asked in every step; the run then saves and returns.
+        pace: follows the time of the steps.
 
     Returns:
         The number of steps done in all.
@@ -63,6 +73,7 @@ def run(
     Raises:
         TrainingDivergedError: the loss or a gradient is not finite.
     """
+    pace = pace or Pace(config.batch)
     try:
         last_save = began = time.monotonic()
         for batch in batches(stepper.step):
@@ -70,18 +81,21 @@ def run(
             done = stepper.advance(
                 batch.to(ranks.device), should_stop=should_stop, should_save=is_due
             )
-            seconds = time.monotonic() - began
+            pace.note(time.monotonic() - began)
             is_last, step = stepper.step >= config.steps, stepper.step
-            figures = None
+            figures = picture = None
             if validation is not None and (is_last or step % config.validate_every == 0):
-                name = f"validation-{step:06d}.png"
-                figures = stepper.validate(validation(), folder / name if ranks.is_first else None)
+                picture = folder / f"validation-{step:06d}.png" if ranks.is_first else None
+                figures = stepper.validate(validation(), picture)
             stepper.checkpoints.poll()
             if is_last or done.stop or done.save:
                 stepper.save()
                 last_save = began
             report(
-                Progress(step, config.steps, done.values, done.rate, config.batch, seconds, figures)
+                Progress(
+                    *(step, config.steps, done.values, done.rate, pace, figures, picture),
+                    is_due=step % config.log_every == 0 or figures is not None,
+                )
             )
             if is_last or done.stop:
                 break

@@ -22,6 +22,7 @@ from nsarm_cli.training.captions import Conditions, Encoder
 from nsarm_cli.training.config import PriorConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.grid import write_grid
+from nsarm_cli.training.judge import Judge
 from nsarm_cli.training.losses import bit_cross_entropy
 from nsarm_cli.training.stage2 import chances
 from nsarm_cli.training.templates import crop_size, template
@@ -55,17 +56,19 @@ class Prior:
 
     def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
         """Cross-entropy and accuracy per scale without flips; shows pictures drawn from nothing."""
-        figures: dict[str, list[float]] = {}
+        judge = Judge(None)
         shown: list[Tensor] = []
         for batch in batches:
             logits, labels, schedule = self._predict(batch, None)
             values = self._bits.figures(logits, labels, schedule)
             values["loss"] = bit_cross_entropy(logits, labels).mean()
             for name, value in values.items():
-                figures.setdefault(name, []).append(float(value))
-            shown = shown or [batch.hr, self._sample(batch, schedule)]
+                judge.note(name, float(value))
+            picture = self._sample(batch, schedule)
+            judge.look(picture)
+            shown = shown or [picture, batch.hr]
         write_grid(shown, pictures)
-        return {name: sum(values) / len(values) for name, values in figures.items()}
+        return judge.figures()
 
     def _predict(self, batch: Batch, step: int | None) -> tuple[Tensor, Tensor, ScaleSchedule]:
         """Logits, labels and scales; without a step nothing is flipped or dropped."""

@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from nsarm_cli.training.config import (
     Stage2Config,
     TokenizerConfig,
 )
+
+_log = logging.getLogger(__name__)
 
 STAGES: dict[type[RunConfig], str] = {
     TokenizerConfig: "tokenizer",
@@ -84,9 +87,15 @@ def begin(
 
 
 def note(out: Path, step: int, figures: Mapping[str, float]) -> None:
-    """Add a validation; a run that goes on may tell of a step again, and the last counts."""
-    with (out / METRICS_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"step": step, **figures}) + "\n")
+    """Add a validation; a run that goes on may tell of a step again, and the last counts.
+
+    Where the disk refuses, it is told, and training goes on.
+    """
+    try:
+        with (out / METRICS_FILE).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **figures}) + "\n")
+    except OSError as error:
+        _log.warning("%s: cannot be written (%s)", out / METRICS_FILE, error.strerror)
 
 
 def read(run: Path) -> Record:

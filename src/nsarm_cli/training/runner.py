@@ -1,11 +1,13 @@
 """Put a run together: model, stage, data and folder; then hand them to the loop."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from nsarm_cli.errors import ConfigError
+from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.runtime import PRECISIONS
@@ -33,14 +35,18 @@ from nsarm_cli.training.model_folder import (
     write_configuration,
     write_weights,
 )
+from nsarm_cli.training.pace import Pace, peak_flops
 from nsarm_cli.training.prior import Prior
 from nsarm_cli.training.prompt import write_prompt
+from nsarm_cli.training.rehearsal import meta_stage, rehearse
 from nsarm_cli.training.settings_file import format_config
 from nsarm_cli.training.stage1 import Stage1, check_window
 from nsarm_cli.training.stage2 import Stage2
 from nsarm_cli.training.start import starting_model
 from nsarm_cli.training.step import Stage, Stepper
 from nsarm_cli.training.tokenizer import TokenizerStage
+from nsarm_cli.training.trackers import open_tracker
+from nsarm_cli.training.watch import Watch
 
 
 def train(
@@ -74,12 +80,11 @@ def train(
     part = part_of_batch(config.batch, config.accumulate, ranks)
     model = starting_model(config)
     _check_crop(config, model)
-    if isinstance(config, Stage2Config) and config.lora:
-        adapt(model, config.lora, config.lora_scale, PRECISIONS[config.precision])
-    stage = build_stage(config, model, ranks.device)
+    stage = prepare_stage(config, model, ranks.device)
     economise(stage.trained, config.recompute, compiled=config.compile)
     batches = training_batches(config, model.config, data, ranks.device, part)
     fixed = validation_batches(config, model.config, validation, ranks.device, part)
+    tracker = open_tracker(config.tracker, out, dataclasses.asdict(config))
     if ranks.is_first:
         record.begin(out, config, format_config(config), data, validation)
     stepper = Stepper(stage, config, out, ranks)
@@ -89,18 +94,38 @@ def train(
             record.note(out, progress.step, progress.values | _apart(progress.validation))
         report(progress)
 
-    done = run(
-        stepper,
-        config,
-        batches,
-        fixed,
-        out,
-        ranks=ranks,
-        report=note_and_report,
-        should_stop=should_stop,
-    )
+    with Watch(tracker, note_and_report) as watch:
+        done = run(
+            stepper,
+            config,
+            batches,
+            fixed,
+            out,
+            ranks=ranks,
+            report=watch if ranks.is_first else report,
+            should_stop=should_stop,
+            pace=_pace(config, model.config, ranks),
+        )
     _write_models(stepper, config, model, out, ranks)
     return done
+
+
+def prepare_stage(config: RunConfig, model: NsarmModel, device: torch.device) -> Stage:
+    """The stage that a configuration class belongs to, with LoRA's layers if it asks for them."""
+    if isinstance(config, Stage2Config) and config.lora:
+        adapt(model, config.lora, config.lora_scale, PRECISIONS[config.precision])
+    return build_stage(config, model, device)
+
+
+def _pace(config: RunConfig, model: NsarmConfig, ranks: Ranks) -> Pace:
+    """What tells the speed of a run, in FLOPs of a step as if nothing were computed twice."""
+
+    def flops() -> float:
+        stage = meta_stage(config, model, prepare_stage)
+        return config.batch * rehearse(stage, config, model, 1).flops
+
+    dtype = PRECISIONS[config.precision]
+    return Pace(config.batch, flops, lambda: ranks.world * peak_flops(ranks.device, dtype))
 
 
 def _apart(figures: Mapping[str, float]) -> dict[str, float]:
@@ -136,9 +161,9 @@ def build_stage(config: RunConfig, model: NsarmModel, device: torch.device) -> S
     if isinstance(config, PriorConfig):
         return Prior(model, config, _encoder(config, device))
     if isinstance(config, Stage1Config):
-        return Stage1(model)
+        return Stage1(model, _perceptual(config, device))
     if isinstance(config, Stage2Config):
-        return Stage2(model, config, _encoder(config, device))
+        return Stage2(model, config, _encoder(config, device), _perceptual(config, device))
     if isinstance(config, DecoderConfig):
         return DecoderStage(model, config, _perceptual(config, device))
     raise TypeError(f"no stage for {type(config).__name__}")
@@ -164,12 +189,10 @@ def _encoder(config: BitsConfig, device: torch.device) -> Encoder | None:
     return None
 
 
-def _perceptual(
-    config: TokenizerConfig | DecoderConfig, device: torch.device
-) -> PerceptualDistance | None:
-    if config.perceptual == 0:
-        return None
+def _perceptual(config: RunConfig, device: torch.device) -> PerceptualDistance | None:
     if not config.perceptual_weights:
+        if not isinstance(config, TokenizerConfig | DecoderConfig) or config.perceptual == 0:
+            return None
         raise ConfigError(
             "perceptual is above 0 but perceptual_weights names no file; "
             "make one with nsarm weights measures, or set perceptual = 0"

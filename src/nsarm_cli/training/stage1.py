@@ -13,8 +13,10 @@ from torch import Tensor
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.nsarm import bsq
 from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.grid import write_grid
+from nsarm_cli.training.judge import Judge
 from nsarm_cli.training.labels import preliminary_targets
 from nsarm_cli.training.losses import preliminary_loss
 
@@ -24,13 +26,15 @@ class Stage1:
 
     Args:
         model: its transformation network learns; the rest stays as it is.
+        perceptual: LPIPS, for validation, or None.
     """
 
-    def __init__(self, model: NsarmModel) -> None:
+    def __init__(self, model: NsarmModel, perceptual: PerceptualDistance | None = None) -> None:
         self.module = model
         self.trained = model.transformation
         self._model = model
         self._pyramid = model.pyramid
+        self._perceptual = perceptual
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error of what the network regresses; `step` plays no part."""
@@ -38,20 +42,18 @@ class Stage1:
         return self._error(target, latents), {}
 
     def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
-        """The loss, and the PSNR of what the first scales alone decode to, which is shown."""
-        losses: list[float] = []
-        psnr: list[float] = []
+        """The loss, and how good a picture the first scales alone decode to, which is shown."""
+        judge = Judge(self._perceptual)
         shown: list[Tensor] = []
         for batch in batches:
             target, latents = self._encode(batch)
-            losses.append(float(self._error(target, latents)))
+            judge.note("loss", float(self._error(target, latents)))
             codes = [bsq.quantise(r.float()) for r in self._model.transformation(latents)]
             picture = self._model.decode(self._pyramid.compose(codes))
-            error = ((picture - batch.hr) / 2).square().mean((1, 2, 3))
-            psnr += (-10 * error.clamp_min(1e-10).log10()).tolist()
-            shown = shown or [batch.hr, lr_of(batch), picture]
+            judge.compare(picture, batch.hr)
+            shown = shown or [lr_of(batch), picture, batch.hr]
         write_grid(shown, pictures)
-        return {"loss": sum(losses) / len(losses), "psnr": sum(psnr) / len(psnr)}
+        return judge.figures()
 
     def _encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         check_crop(self._model, batch.hr)

@@ -13,11 +13,13 @@ from torch import Generator, Tensor, nn
 
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.training.bits import BitPrediction
 from nsarm_cli.training.captions import Conditions, Encoder
 from nsarm_cli.training.config import Stage2Config
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.grid import write_grid
+from nsarm_cli.training.judge import Judge
 from nsarm_cli.training.losses import bit_cross_entropy
 from nsarm_cli.training.stage1 import check_crop, lr_of
 
@@ -29,10 +31,15 @@ class Stage2:
         model: with a trained autoencoder and transformation network.
         config: self-correction, resize, weights of tokens, and captions.
         encoder: of captions; None trains a model with text under its unconditional caption.
+        perceptual: LPIPS, for validation, or None.
     """
 
     def __init__(
-        self, model: NsarmModel, config: Stage2Config, encoder: Encoder | None = None
+        self,
+        model: NsarmModel,
+        config: Stage2Config,
+        encoder: Encoder | None = None,
+        perceptual: PerceptualDistance | None = None,
     ) -> None:
         self.module = model
         self.trained = nn.ModuleDict(
@@ -40,6 +47,7 @@ class Stage2:
         )
         self._model = model
         self._schedule = model.config.schedule
+        self._perceptual = perceptual
         self._bits = BitPrediction(model, config, model.config.preliminary)
         self._conditions = Conditions(model, encoder, config.caption_drop, config.prompt)
 
@@ -50,19 +58,20 @@ class Stage2:
         return self._bits.loss(logits, labels, self._schedule), figures
 
     def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
-        """Cross-entropy and accuracy per scale without flips; shows sampled pictures."""
-        figures: dict[str, list[float]] = {}
+        """Cross-entropy and accuracy per scale without flips; samples pictures and shows them."""
+        judge = Judge(self._perceptual)
         shown: list[Tensor] = []
         for batch in batches:
             logits, labels = self._predict(batch, None)
             values = self._bits.figures(logits, labels, self._schedule)
             values["loss"] = bit_cross_entropy(logits, labels).mean()
             for name, value in values.items():
-                figures.setdefault(name, []).append(float(value))
-            if not shown:
-                shown = [batch.hr, lr_of(batch), self._sample(batch)]
+                judge.note(name, float(value))
+            picture = self._sample(batch)
+            judge.compare(picture, batch.hr)
+            shown = shown or [lr_of(batch), picture, batch.hr]
         write_grid(shown, pictures)
-        return {name: sum(values) / len(values) for name, values in figures.items()}
+        return judge.figures()
 
     def _predict(self, batch: Batch, step: int | None) -> tuple[Tensor, Tensor]:
         """Logits and labels; without a step nothing is flipped or dropped."""

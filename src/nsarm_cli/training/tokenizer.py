@@ -19,6 +19,7 @@ from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.training.config import TokenizerConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.grid import write_grid
+from nsarm_cli.training.judge import Judge
 from nsarm_cli.training.perceptual import jitter
 from nsarm_cli.training.templates import grids_of_crop
 
@@ -56,30 +57,24 @@ class TokenizerStage:
         loss = config.pixel * pixel + config.commitment * commitment
         loss = loss + config.entropy * (sure - used)
         values = {"pixel": pixel, "commitment": commitment, "used": used}
-        if self._perceptual is not None and step >= config.perceptual_from:
+        is_used = config.perceptual > 0 and step >= config.perceptual_from
+        if self._perceptual is not None and is_used:
             values["perceptual"] = self._perceptual(*jitter(picture, batch.hr, step))
             loss = loss + config.perceptual * values["perceptual"]
         return loss, {name: value.detach() for name, value in values.items()}
 
     def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
-        """PSNR and perceptual distance of reconstructions; writes originals over them."""
-        psnr: list[float] = []
-        distance: list[float] = []
+        """How good reconstructions are; writes them over the originals."""
+        judge = Judge(self._perceptual)
         shown: list[Tensor] = []
         for batch in batches:
             latents = self._autoencoder.encode(batch.hr).float()
             feature, _ = self._quantise(latents, batch.ratio)
             picture = self._autoencoder.decode(feature).float()
-            error = ((picture - batch.hr) / 2).square().mean((1, 2, 3))
-            psnr += (-10 * error.clamp_min(1e-10).log10()).tolist()
-            if self._perceptual is not None:
-                distance.append(float(self._perceptual(picture, batch.hr)))
-            shown += [batch.hr, picture]
+            judge.compare(picture, batch.hr)
+            shown += [picture, batch.hr]
         write_grid(shown[:8], pictures)
-        figures = {"psnr": sum(psnr) / len(psnr)}
-        if distance:
-            figures["perceptual"] = sum(distance) / len(distance)
-        return figures
+        return judge.figures()
 
     def _quantise(self, latents: Tensor, ratio: float) -> tuple[Tensor, list[Tensor]]:
         size = (latents.shape[-2], latents.shape[-1])
