@@ -103,7 +103,11 @@ class Decoder(nn.Module):
         x = self.middle(self.conv_in(feature))
         for level in self.levels:
             x = level(x)
-        return self.shuffle(self.conv_out(F.silu(self.norm_out(x))))  # type: ignore[no-any-return]
+        return self.shuffle(self.finish(x))  # type: ignore[no-any-return]
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Norm, activation and convolution after the last level."""
+        return self.conv_out(F.silu(self.norm_out(x)))  # type: ignore[no-any-return]
 
 
 class Autoencoder(nn.Module):

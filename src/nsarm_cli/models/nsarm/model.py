@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nsarm_cli.models.core.lean import make_lean
 from nsarm_cli.models.core.pyramid import ResidualPyramid
 from nsarm_cli.models.core.transformer import NextScaleTransformer
 from nsarm_cli.models.nsarm import bsq
@@ -64,10 +65,11 @@ def cast_for_inference(model: NsarmModel, dtype: torch.dtype) -> NsarmModel:
     The residual stream, the norms and the logits are computed in float32 whatever the type.
     Convolutions keep "b c h w" in memory: with channels last, PyTorch's group norm on a
     processor takes the variance as a difference of means, which costs three digits and
-    depends on the number of threads.
+    depends on the number of threads. The decoder may run leanly (`core.lean`).
     """
     model.autoencoder.to(dtype)
     model.transformation.to(dtype)
     model.transformer.blocks.to(dtype)
     model.transformer.word_embedding.to(dtype)
+    make_lean(model.autoencoder.decoder)
     return model

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nsarm_cli.models.core.attention import project
 from nsarm_cli.models.core.block import Modulation
+from nsarm_cli.models.core.lean import make_lean
 from nsarm_cli.models.core.pyramid import ResidualPyramid
 from nsarm_cli.models.core.transformer import Condition, NextScaleTransformer
 from nsarm_cli.models.varsr.config import VarsrConfig
@@ -83,11 +84,12 @@ def cast_for_inference(model: VarsrModel, dtype: torch.dtype) -> VarsrModel:
     """Store what the loop over scales multiplies by in `dtype`; the rest stays float32.
 
     Float32 are the head, so that no two logits are equal by rounding, the quantiser and the
-    decoder, which the authors run so for tiled pictures.
+    decoder, which the authors run so for tiled pictures. It may run leanly (`core.lean`).
     """
     if model.prefix is not None:
         model.prefix.to(dtype)
     model.transformer.blocks.to(dtype)
     model.transformer.word_embedding.to(dtype)
     model.refiner.to(dtype)
+    make_lean(model.tokenizer.decoder)
     return model

@@ -132,6 +132,10 @@ class Decoder(nn.Module):
         x = self.middle(self.conv_in(latents))
         for level in self.levels:
             x = level(x)
+        return self.finish(x)
+
+    def finish(self, x: Tensor) -> Tensor:
+        """Norm, activation and convolution after the last level."""
         return self.conv_out(F.silu(self.norm_out(x)))  # type: ignore[no-any-return]
 
 
