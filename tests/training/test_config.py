@@ -42,6 +42,33 @@ def test_every_preset_is_read_by_its_name_as_its_stage():
         assert config != type(config)()
 
 
+def test_a_file_changes_what_its_base_says(tmp_path):
+    config = read(tmp_path, 'base = "nano-stage2"\nsteps = 7', Stage2Config)
+    assert config == dataclasses.replace(read_config(Stage2Config, "nano-stage2"), steps=7)
+    (tmp_path / "first.toml").write_text('base = "nano-stage2"\nsteps = 7\nlr = 1e-5')
+    config = read(tmp_path, 'base = "first.toml"\nsteps = 8', Stage2Config)
+    assert (config.steps, config.lr, config.batch) == (8, 1e-5, 4)
+    assert "base" not in format_config(config)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('base = "nano"', r"run\.toml: nano: no such configuration; give a TOML file or one of"),
+        ('base = "run.toml"', r'run\.toml: base "run\.toml" leads back to this file'),
+        ("base = 3", r"run\.toml: base is 3; give the name"),
+        (
+            'base = "nano-prior"',
+            r'run\.toml: base "nano-prior": unknown setting flip; did you mean',
+        ),
+        ('bas = "nano-prior"', r"run\.toml: unknown setting bas; did you mean base\?"),
+    ],
+)
+def test_a_base_that_cannot_be_is_said(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        read(tmp_path, text)
+
+
 @pytest.mark.parametrize("kind", KINDS.values())
 def test_written_settings_are_read_back_the_same(tmp_path, kind):
     odd = 'C:\\runs\\"a"\tß\n#'

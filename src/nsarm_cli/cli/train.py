@@ -49,6 +49,9 @@ Start = Annotated[
         "--model", help="Start from this model folder or preset instead of the settings'."
     ),
 ]
+Steps = Annotated[
+    int | None, typer.Option(help="Updates in all, instead of the settings'.", min=1, metavar="N")
+]
 Perceptual = Annotated[
     Path | None,
     typer.Option(help="LPIPS weights (safetensors), instead of the settings'.", metavar="FILE"),
@@ -63,6 +66,7 @@ def tokenizer(
     out: Out = Path("runs/tokenizer"),
     val: Validation = None,
     model: Start = None,
+    steps: Steps = None,
     perceptual_weights: Perceptual = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -72,7 +76,7 @@ def tokenizer(
     from nsarm_cli.training.settings_file import read_config
 
     settings = read_config(TokenizerConfig, config)
-    changes = _changes(model=model, perceptual_weights=perceptual_weights)
+    changes = _changes(model=model, steps=steps, perceptual_weights=perceptual_weights)
     _train(settings, changes, data, val, out, device=device, threads=threads)
 
 
@@ -84,6 +88,7 @@ def prior(
     out: Out = Path("runs/prior"),
     val: Validation = None,
     model: Start = None,
+    steps: Steps = None,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -92,7 +97,9 @@ def prior(
     from nsarm_cli.training.settings_file import read_config
 
     settings = read_config(PriorConfig, config)
-    _train(settings, _changes(model=model), data, val, out, device=device, threads=threads)
+    _train(
+        settings, _changes(model=model, steps=steps), data, val, out, device=device, threads=threads
+    )
 
 
 @stages.command()
@@ -103,6 +110,7 @@ def stage1(
     out: Out = Path("runs/stage1"),
     val: Validation = None,
     model: Start = None,
+    steps: Steps = None,
     perceptual_weights: Perceptual = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -112,7 +120,7 @@ def stage1(
     from nsarm_cli.training.settings_file import read_config
 
     settings = read_config(Stage1Config, config)
-    changes = _changes(model=model, perceptual_weights=perceptual_weights)
+    changes = _changes(model=model, steps=steps, perceptual_weights=perceptual_weights)
     _train(settings, changes, data, val, out, device=device, threads=threads)
 
 
@@ -124,6 +132,7 @@ def stage2(
     out: Out = Path("runs/stage2"),
     val: Validation = None,
     model: Start = None,
+    steps: Steps = None,
     perceptual_weights: Perceptual = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -133,7 +142,7 @@ def stage2(
     from nsarm_cli.training.settings_file import read_config
 
     settings = read_config(Stage2Config, config)
-    changes = _changes(model=model, perceptual_weights=perceptual_weights)
+    changes = _changes(model=model, steps=steps, perceptual_weights=perceptual_weights)
     _train(settings, changes, data, val, out, device=device, threads=threads)
 
 
@@ -145,6 +154,7 @@ def decoder(
     out: Out = Path("runs/decoder"),
     val: Validation = None,
     model: Start = None,
+    steps: Steps = None,
     perceptual_weights: Perceptual = None,
     device: Device = "auto",
     threads: Threads = None,
@@ -154,20 +164,22 @@ def decoder(
     from nsarm_cli.training.settings_file import read_config
 
     settings = read_config(DecoderConfig, config)
-    changes = _changes(model=model, perceptual_weights=perceptual_weights)
+    changes = _changes(model=model, steps=steps, perceptual_weights=perceptual_weights)
     _train(settings, changes, data, val, out, device=device, threads=threads)
 
 
 stages.command()(export)
 
 
-def _changes(**options: object) -> dict[str, str]:
-    return {name: str(value) for name, value in options.items() if value is not None}
+def _changes(**options: str | Path | int | None) -> dict[str, str | int]:
+    """Settings that options of the command replace."""
+    given = {name: value for name, value in options.items() if value is not None}
+    return {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
 
 
 def _train(
     settings: "RunConfig",
-    changes: dict[str, str],
+    changes: dict[str, str | int],
     data: list[str],
     val: list[str] | None,
     out: Path,

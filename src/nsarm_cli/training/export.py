@@ -62,7 +62,7 @@ def export(
     there = next((out / name for name in (*_FILES, INDEX_FILE) if (out / name).exists()), None)
     if there is not None:
         raise ConfigError(f"{there}: exists already; give another folder or remove the file")
-    model = _model(run, averaged=averaged)
+    model = _model(run, dtype, averaged=averaged)
     config = dataclasses.replace(
         model.config, sampling=sampling or model.config.sampling, color=color or model.config.color
     )
@@ -107,14 +107,15 @@ def publish(folder: Path, repo: str, *, private: bool) -> str:
     return str(address)
 
 
-def _model(run: Path, *, averaged: bool) -> NsarmModel:
+def _model(run: Path, dtype: torch.dtype, *, averaged: bool) -> NsarmModel:
     source = run / AVERAGE_FILE
     if averaged and not source.exists():
         raise ConfigError(f"{run}: kept no average; train with ema above 0 or leave out --ema")
     if (run / ADAPTER_FILE).exists():
         config = read_config(Stage2Config, run / SETTINGS_FILE)
-        model = starting_model(config)
-        adapt(model, config.lora, config.lora_scale, torch.float32)
+        kept = None if dtype == torch.float32 else dtype  # as it is stored, an 8B fits in memory
+        model = starting_model(config, kept)
+        adapt(model, config.lora, config.lora_scale, dtype)
         merge(model, source if averaged else run / ADAPTER_FILE)
         return model
     model = load_model(run)

@@ -21,6 +21,7 @@ ADAPTER_FILE = "adapter.safetensors"
 
 _LARGE = r"blocks\.\d+\.(attention\.(qkv|out)|cross\.(q|kv|out)|feed_forward\.(up|down))"
 _MARK = "lora_"
+_ADAPTER = "default"
 
 
 def adapt(model: NsarmModel, rank: int, scale: float, base: torch.dtype) -> None:
@@ -42,7 +43,7 @@ def adapt(model: NsarmModel, rank: int, scale: float, base: torch.dtype) -> None
     if base != torch.float32:
         cast_for_inference(model, base)
     config = peft.LoraConfig(r=rank, lora_alpha=scale * rank, target_modules=_LARGE)
-    peft.inject_adapter_in_model(config, model.transformer)
+    peft.inject_adapter_in_model(config, model.transformer, _ADAPTER)
     for parameter in model.transformer.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
@@ -77,8 +78,10 @@ def merge(model: NsarmModel, adapter: Path) -> None:
     for parent in list(model.transformer.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, layer):
-                child.merge()
                 plain: nn.Module = child.get_base_layer()
+                learned = child.get_delta_weight(_ADAPTER).float()
+                # Rounded once, where the weights are kept in a narrow type.
+                plain.weight.data = (plain.weight.float() + learned).to(plain.weight.dtype)
                 setattr(parent, name, plain)
 
 

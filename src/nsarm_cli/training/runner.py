@@ -78,7 +78,7 @@ def train(
         WeightsError: the starting model cannot be loaded.
     """
     part = part_of_batch(config.batch, config.accumulate, ranks)
-    model = starting_model(config)
+    model = starting_model(config, _frozen_dtype(config))
     _check_crop(config, model)
     stage = prepare_stage(config, model, ranks.device)
     economise(stage.trained, config.recompute, compiled=config.compile)
@@ -126,6 +126,12 @@ def _pace(config: RunConfig, model: NsarmConfig, ranks: Ranks) -> Pace:
 
     dtype = PRECISIONS[config.precision]
     return Pace(config.batch, flops, lambda: ranks.world * peak_flops(ranks.device, dtype))
+
+
+def _frozen_dtype(config: RunConfig) -> torch.dtype | None:
+    """The type in which LoRA keeps what it freezes; None where all is float32."""
+    adapts = isinstance(config, Stage2Config) and config.lora > 0
+    return PRECISIONS["bf16"] if adapts and config.precision == "bf16" else None
 
 
 def _apart(figures: Mapping[str, float]) -> dict[str, float]:

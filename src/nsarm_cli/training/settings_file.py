@@ -26,23 +26,52 @@ _TOML_NAMES = {
 def read_config(kind: type[Config], source: str | Path) -> Config:
     """Read a TOML file, or a preset by name, into a configuration.
 
+    The key `base` names a preset, or a file beside this one, whose settings hold where the file
+    says nothing.
+
     Raises:
-        ConfigError: no such file or preset, not TOML, an unknown key, or a wrong type.
+        ConfigError: no such file or preset, not TOML, an unknown key, a wrong type, or bases in a
+            circle.
     """
+    path = _find(source)
+    try:
+        return kind(**_values(kind, path, frozenset()))
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def _find(source: str | Path) -> Path:
     path = Path(source)
-    if not path.is_file():
-        preset = PRESETS / f"{source}.toml"
-        if not preset.is_file():
-            known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
-            raise ConfigError(
-                f"{source}: no such configuration; give a TOML file or one of {known}"
-            )
-        path = preset
+    if path.is_file():
+        return path
+    preset = PRESETS / f"{source}.toml"
+    if not preset.is_file():
+        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
+        raise ConfigError(f"{source}: no such configuration; give a TOML file or one of {known}")
+    return preset
+
+
+def _values(kind: type[RunConfig], path: Path, above: frozenset[Path]) -> dict[str, Any]:
+    """Settings of a file over those of its base; `above` are the files that it is a base of."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid TOML ({error}); correct it") from error
-    return _from_table(kind, table, path)
+        raise ConfigError(f"is not valid TOML ({error}); correct it") from error
+    base = table.pop("base", None)
+    values = _checked_values(kind, table)
+    if base is None:
+        return values
+    if not isinstance(base, str):
+        raise ConfigError(f"base is {base!r}; give the name of a preset or of a file")
+    beside = path.parent / base
+    below = _find(beside if beside.is_file() else base)
+    above |= {path.resolve()}
+    if below.resolve() in above:
+        raise ConfigError(f'base "{base}" leads back to this file; name another')
+    try:
+        return _values(kind, below, above) | values
+    except ConfigError as error:
+        raise ConfigError(f'base "{base}": {error}') from error
 
 
 def format_config(config: RunConfig) -> str:
@@ -51,22 +80,17 @@ def format_config(config: RunConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _from_table(kind: type[Config], table: dict[str, Any], path: Path) -> Config:
+def _checked_values(kind: type[RunConfig], table: dict[str, Any]) -> dict[str, Any]:
     fields = {field.name: field for field in dataclasses.fields(kind)}
-    values: dict[str, Any] = {}
-    for key, value in table.items():
+    for key in table:
         if key not in fields:
-            near = difflib.get_close_matches(key, fields, 1)
+            near = difflib.get_close_matches(key, [*fields, "base"], 1)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(fields)}"
-            raise ConfigError(f"{path}: unknown setting {key}; {hint}")
-        values[key] = _checked(fields[key], value, path)
-    try:
-        return kind(**values)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+            raise ConfigError(f"unknown setting {key}; {hint}")
+    return {key: _checked(fields[key], value) for key, value in table.items()}
 
 
-def _checked(field: "dataclasses.Field[Any]", value: Any, path: Path) -> Any:
+def _checked(field: "dataclasses.Field[Any]", value: Any) -> Any:
     default: Any = field.default
     wanted = type(default)
     if wanted is float and type(value) is int:
@@ -81,9 +105,7 @@ def _checked(field: "dataclasses.Field[Any]", value: Any, path: Path) -> Any:
     elif type(value) is wanted:
         return value
     like = default or field.metadata.get("like", default)
-    raise ConfigError(
-        f"{path}: {field.name} is {value!r}; give a {_TOML_NAMES[wanted]} like {_toml(like)}"
-    )
+    raise ConfigError(f"{field.name} is {value!r}; give a {_TOML_NAMES[wanted]} like {_toml(like)}")
 
 
 def _toml(value: Any) -> str:

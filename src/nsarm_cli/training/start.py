@@ -13,8 +13,13 @@ from nsarm_cli.weights.folder import load_model
 from nsarm_cli.weights.parts import load_part
 
 
-def starting_model(config: RunConfig) -> NsarmModel:
+def starting_model(config: RunConfig, dtype: torch.dtype | None = None) -> NsarmModel:
     """A preset with fresh weights or the model of a folder, then the parts that others give.
+
+    Args:
+        config: of the run.
+        dtype: of weights that are not to be trained; None gives float32 throughout. Weights of a
+            folder that are stored so are not even read before they are used.
 
     Raises:
         ConfigError: `model` is neither.
@@ -24,7 +29,7 @@ def starting_model(config: RunConfig) -> NsarmModel:
     if config.model in PRESETS:
         model = initialise(NsarmModel(PRESETS[config.model]))
     elif Path(config.model).is_dir():
-        model = load_model(Path(config.model))
+        model = load_model(Path(config.model), dtype=dtype)
     else:
         raise ConfigError(
             f"{config.model}: neither a model folder nor one of the presets {', '.join(PRESETS)}"
