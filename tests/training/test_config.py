@@ -202,3 +202,16 @@ def test_every_setting_is_documented():
         told = "".join(base.__doc__ or "" for base in kind.__mro__)
         names = [field.name for field in dataclasses.fields(kind)]
         assert [name for name in names if f"        {name}: " not in told] == []
+
+
+def test_the_preset_of_lora_is_stage_2_but_for_what_it_says():
+    whole, lora = (read_config(Stage2Config, f"nsarm-8b-{n}stage2") for n in ("", "lora-"))
+    changed = {
+        field.name
+        for field in dataclasses.fields(lora)
+        if getattr(whole, field.name) != getattr(lora, field.name)
+    }
+    assert changed == {
+        *("lora", "lora_scale", "lr", "warmup", "steps", "batch", "accumulate", "offload"),
+        *("save_minutes", "validate_every"),
+    }

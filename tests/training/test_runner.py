@@ -40,6 +40,16 @@ def test_the_stages_follow_each_other_and_their_model_upscales(
     assert sr.abs().max() <= 1
 
 
+def test_the_number_of_steps_may_be_given_with_the_command(
+    nsarm_train, write_settings, photos, tmp_path, saved_in
+):
+    out = tmp_path / "out"
+    given = ("--data", photos, "--config", write_settings(steps=4), "--out", out, "--steps", "2")
+    assert nsarm_train("stage1", *given).code == 0
+    assert saved_in(out).step == 2
+    assert "\nsteps = 2\n" in (out / "training.toml").read_text()
+
+
 def test_the_folder_holds_the_trained_model(
     nsarm_train, write_settings, photos, tmp_path, saved_in
 ):
