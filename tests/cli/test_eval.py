@@ -41,6 +41,10 @@ def test_a_folder_is_measured_and_written_down(evaluate, pictures, tmp_path):
     assert len(lines) == 6
     assert float(lines[0]["psnr_y"]) == entry["methods"]["nsarm-nano"]["pictures"]["a"]["psnr_y"]
     assert {e["name"] for e in results(tmp_path)["not_measured"]} == {"lpips", "dists"}
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert '"name": "a"' in page
+    assert "<h3>Not measured</h3>" in page
+    assert page.count("<h3>Pictures</h3>") == 1
 
 
 def test_a_second_run_makes_no_output_again_and_another_seed_is_refused(

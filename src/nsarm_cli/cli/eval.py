@@ -1,6 +1,5 @@
 """`nsarm eval`: how good outputs are, on known sets or your own pictures."""
 
-import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -92,6 +91,15 @@ def evaluate(
         int | None,
         typer.Option(help="Take the first N pictures of each set.", min=1, metavar="N"),
     ] = None,
+    shown: Annotated[
+        int,
+        typer.Option(
+            "--show",
+            help="Pictures of each set in report.html: greatest gains and failures.",
+            min=0,
+            metavar="N",
+        ),
+    ] = 20,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make outputs of other settings again.")
     ] = False,
@@ -108,7 +116,7 @@ def evaluate(
 ) -> None:
     """Measure a model and other methods on sets of pictures.
 
-    Writes DIR/results.json and images.csv, and keeps the model's outputs and all values in DIR,
+    Writes report.html, results.json and images.csv, and keeps the model's outputs and all values,
     so that a run goes on where it stopped. Under torchrun, pictures are divided among processes.
     """
     from nsarm_cli.evaluation.ranks import ranks_of_environment
@@ -124,6 +132,7 @@ def evaluate(
         score=score,
         out=out,
         limit=limit,
+        shown=shown,
         overwrite=overwrite,
         parquet=parquet,
         seed=seed,
@@ -135,9 +144,8 @@ def evaluate(
         report = run.evaluate(ranks)
         if not ranks.is_first:
             return
-    document = run.write(report)
     if as_json:
-        console.result(json.dumps(document, indent=1))
+        console.result((out / "results.json").read_text("utf-8").rstrip())
     else:
         eval_text.show(report)
 

@@ -44,6 +44,7 @@ class Run:
     score: str | None
     out: Path
     limit: int | None
+    shown: int
     overwrite: bool
     parquet: bool
     seed: int
@@ -52,7 +53,14 @@ class Run:
     threads: int | None
 
     def evaluate(self, ranks: "Ranks") -> "Report":
-        """Measure everything; every rank gets the whole report."""
+        """Measure everything, and write the report in the first process; all get it."""
+        report, methods = self._measure(ranks)
+        if ranks.is_first:
+            self._write(report, methods)
+        return report
+
+    def _measure(self, ranks: "Ranks") -> "tuple[Report, list[list[Method]]]":
+        """Measure everything; also gives the methods of each set."""
         from nsarm_cli.evaluation.journal import Journal
         from nsarm_cli.evaluation.methods import BicubicMethod
         from nsarm_cli.evaluation.results import Report, analyse
@@ -69,6 +77,7 @@ class Run:
         others = [self._others(picture_set) for picture_set, _ in sets]
         model = self._load(device, dtype)
         entries: list[SetReport] = []
+        methods: list[list[Method]] = []
         pictures = sum(
             len(s.items) * (len(o) + 1 + (model is not None))
             for (s, _), o in zip(sets, others, strict=True)
@@ -86,9 +95,10 @@ class Run:
 
             for (picture_set, protocol), other, score in zip(sets, others, scores, strict=True):
                 ours = [] if model is None else [model.method(picture_set, protocol, self)]
+                methods.append([*ours, BicubicMethod(), *other])
                 result = evaluate(
                     picture_set,
-                    [*ours, BicubicMethod(), *other],
+                    methods[-1],
                     measures,
                     protocol,
                     journal,
@@ -98,19 +108,25 @@ class Run:
                 )
                 first = next(iter(result.rows)) if ours or not other else other[0].name
                 entries.append(analyse(result, measures, score, first))
-        return Report(entries, measures, missing, self._facts(model, device))
+        return Report(entries, measures, missing, self._facts(model, device)), methods
 
-    def write(self, report: "Report") -> dict[str, Any]:
-        """Write the report's files and return what results.json holds."""
+    def _write(self, report: "Report", methods: "list[list[Method]]") -> None:
+        """Write the report's files."""
+        from nsarm_cli.evaluation.cases import collect
+        from nsarm_cli.evaluation.page import page
         from nsarm_cli.evaluation.results import as_csv, as_json, as_parquet, to_text, write
 
-        document = as_json(report)
         table = as_parquet(report) if self.parquet else None
-        write(to_text(document), self.out / "results.json")
+        cases = {
+            entry.result.picture_set.name: collect(entry, of_set, self.shown)
+            for entry, of_set in zip(report.sets, methods, strict=True)
+        }
+        write(page(report, cases), self.out / "report.html")
+        write(to_text(as_json(report)), self.out / "results.json")
         write(as_csv(report), self.out / "images.csv")
         if table is not None:
             write(table, self.out / "images.parquet")
-        return document
+        console.say(f"report: {self.out / 'report.html'}")
 
     def _open(self, name: str) -> "tuple[PictureSet, Protocol]":
         """Find a set by its name or path, with the protocol that it is evaluated under."""
