@@ -19,6 +19,12 @@ Twice Pillow's `MAX_IMAGE_PIXELS`: where Pillow itself stops, even if a caller h
 that setting. Decoded, such a picture takes half a gigabyte.
 """
 
+# Decoders raise what they like at bytes nobody has foreseen.
+_SURPRISES = (
+    SyntaxError, ValueError, RuntimeError, LookupError, TypeError, ArithmeticError, EOFError,
+    struct.error,
+)  # fmt: skip
+
 
 @contextmanager
 def opened(path: Path) -> Iterator[Image.Image]:
@@ -58,8 +64,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
         if error.errno is None:  # Pillow's own complaint about the content
             raise ImageError(damaged) from error
         raise unreadable(path, error) from error
-    except (SyntaxError, ValueError, RuntimeError, LookupError, TypeError, struct.error) as error:
-        # Decoders raise what they like at bytes nobody has foreseen.
+    except _SURPRISES as error:
         raise ImageError(damaged) from error
 
 
