@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nsarm_cli.cli import console
-from nsarm_cli.cli.outputs import Job
+from nsarm_cli.cli.outputs import Job, is_there
 from nsarm_cli.errors import ImageError
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ def show_jobs(jobs: Sequence[Job], size: "Size") -> None:
         except ImageError as error:
             console.error(str(error))
             continue
-        is_there = ""
-        if any(path.exists() for path in job.outputs):
-            is_there = (
+        remark = ""
+        if any(map(is_there, job.outputs)):
+            remark = (
                 " (replaces what is there)"
                 if job.overwrite
                 else " (exists already: the run would stop)"
             )
         console.result(
-            f"{job.source} {width}x{height} -> {job.target} {after[0]}x{after[1]}{is_there}"
+            f"{job.source} {width}x{height} -> {job.target} {after[0]}x{after[1]}{remark}"
         )

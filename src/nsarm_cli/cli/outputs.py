@@ -42,6 +42,11 @@ class Job:
         return (self.target, *(self.comparison or ()))
 
 
+def is_there(path: Path) -> bool:
+    """Whether a path leads to something; false too for a name that no file can have."""
+    return os.path.exists(path)  # noqa: PTH110 (a `Path` raises for a name that is too long)
+
+
 @dataclass(frozen=True)
 class OutputOptions:
     """The options that decide inputs and outputs.
@@ -92,6 +97,7 @@ class OutputOptions:
             ImageError: an input is missing, or an output must not or cannot be written.
             BadParameter: options that contradict each other.
         """
+        from nsarm_cli.imaging.atomic import sweep
         from nsarm_cli.imaging.comparison import comparison_paths
         from nsarm_cli.imaging.files import check_output, check_place
 
@@ -102,19 +108,22 @@ class OutputOptions:
         jobs = []
         sources = [each.path for each in found]
         for source, target in zip(sources, self._names(found), strict=True):
-            if self.skip_existing and target.exists() and not _is_one_of(target, sources):
+            if self.skip_existing and is_there(target) and not _is_one_of(target, sources):
                 continue
             comparison = comparison_paths(target) if self.compares else None
             job = Job(source, target, comparison=comparison)
-            there = [target, *(path for path in job.outputs if path.exists())]
+            there = [target, *(path for path in job.outputs if is_there(path))]
             may_replace = self.overwrite or all(path.absolute() in ours for path in there)
             if not look_only:
                 for path in job.outputs:
                     # Only what exists can be an input; comparing all pairs is slow.
-                    inputs = sources if path.exists() else ()
+                    inputs = sources if is_there(path) else ()
                     check = check_output if path is target else check_place
                     check(path, inputs, may_replace)
             jobs.append(replace(job, overwrite=may_replace))
+        if not look_only:
+            for folder in {job.target.parent for job in jobs}:
+                sweep(folder)
         self._check_apart(jobs)
         if len(jobs) < len(found):
             console.say(f"{len(found) - len(jobs)} of {len(found)} outputs exist already: skipped")
@@ -212,7 +221,7 @@ class OutputOptions:
 
 
 def _is_one_of(path: Path, sources: Sequence[Path]) -> bool:
-    return any(source.exists() and path.samefile(source) for source in sources)
+    return any(is_there(source) and path.samefile(source) for source in sources)
 
 
 def _read_list(path: Path) -> list[str]:

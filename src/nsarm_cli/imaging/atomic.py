@@ -3,13 +3,23 @@
 import contextlib
 import errno
 import os
+import re
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from nsarm_cli.errors import ImageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_LEFTOVER = re.compile(r"\.nsarm-[0-9a-f]{16}\.tmp")
+_YOUNG_S = 60
 
 
 @contextmanager
@@ -30,6 +40,8 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     temporary = temporary_name(path)
     try:
         with temporary.open("x+b") as file:
+            with contextlib.suppress(OSError):  # a file system without locks: it is never swept
+                _hold(file)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -49,6 +61,35 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
 def temporary_name(path: Path) -> Path:
     """Name a hidden neighbour that nothing else uses and whose name is never too long."""
     return path.with_name(f".nsarm-{secrets.token_hex(8)}.tmp")
+
+
+def sweep(folder: Path) -> None:
+    """Remove the hidden files of `whole_file` that killed processes have left in a folder.
+
+    Those of living processes are locked and stay, and so does what is younger than a minute: a
+    file is not locked in the instant in which it is made. What cannot be removed stays too.
+
+    Args:
+        folder: it need not exist.
+    """
+    with contextlib.suppress(OSError):
+        for path in folder.glob(".nsarm-*.tmp"):
+            if _LEFTOVER.fullmatch(path.name) is None:
+                continue
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _YOUNG_S:
+                    with path.open("rb") as file:
+                        _hold(file)
+                    path.unlink()
+
+
+def _hold(file: BinaryIO) -> None:
+    """Lock a file until it is closed or the process ends; OSError if another holds it.
+
+    Where there are no such locks, as on Windows, an open file cannot be removed anyway.
+    """
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def exists(path: Path) -> ImageError:
