@@ -14,6 +14,7 @@ from nsarm_cli.training.config import (
     TokenizerConfig,
 )
 from nsarm_cli.training.settings_file import PRESETS, format_config, read_config
+from nsarm_cli.training.varsr_settings import VarsrStageConfig
 
 KINDS = {
     "tokenizer": TokenizerConfig,
@@ -21,6 +22,7 @@ KINDS = {
     "stage1": Stage1Config,
     "stage2": Stage2Config,
     "decoder": DecoderConfig,
+    "varsr": VarsrStageConfig,
 }
 
 

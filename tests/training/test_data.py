@@ -9,7 +9,8 @@ from PIL import Image
 
 from nsarm_cli.degradation.recipe import REALESRGAN_LIGHT
 from nsarm_cli.errors import ConfigError, ImageError
-from nsarm_cli.training.data import Batch, Batches, Framing, loader
+from nsarm_cli.training.data import Batch, Batches, Framing
+from nsarm_cli.training.loading import loader
 from nsarm_cli.training.order import ShuffledOrder
 from nsarm_cli.training.photos import PhotoStore
 

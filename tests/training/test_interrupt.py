@@ -61,7 +61,8 @@ def test_a_bug_in_a_worker_ends_the_program(photos):
     program = (
         "import sys; from pathlib import Path;"
         "from nsarm_cli.degradation.recipe import REALESRGAN_LIGHT;"
-        "from nsarm_cli.training.data import Batches, Framing, loader;"
+        "from nsarm_cli.training.data import Batches, Framing;"
+        "from nsarm_cli.training.loading import loader;"
         "from nsarm_cli.training.order import ShuffledOrder;"
         "from nsarm_cli.training.photos import PhotoStore;"
         "photos = PhotoStore([Path(sys.argv[1])]);"

@@ -1,7 +1,7 @@
 """`nsarm train`: the stages that make a model."""
 
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 stages = typer.Typer(
-    help="Train a model of your own: tokenizer, prior, stage1, stage2, decoder.",
+    help="Train a model of your own: tokenizer, prior, stage1, stage2, decoder; or varsr.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -168,6 +168,36 @@ def decoder(
     _train(settings, changes, data, val, out, device=device, threads=threads)
 
 
+@stages.command()
+def varsr(
+    *,
+    data: Data,
+    negatives: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Pictures of poor quality, which are learned as such; as for --data.",
+            metavar="PATH",
+        ),
+    ] = None,
+    config: Settings = "varsr",
+    out: Out = Path("runs/varsr"),
+    val: Validation = None,
+    model: Start = None,
+    steps: Steps = None,
+    perceptual_weights: Perceptual = None,
+    device: Device = "auto",
+    threads: Threads = None,
+) -> None:
+    """Train VARSR's transformer and refiner together, by cross-entropy and a diffusion loss."""
+    from nsarm_cli.training.settings_file import read_config
+    from nsarm_cli.training.varsr_settings import VarsrStageConfig
+
+    settings = read_config(VarsrStageConfig, config)
+    changes = _changes(model=model, steps=steps, perceptual_weights=perceptual_weights)
+    poor = negatives or []
+    _train(settings, changes, data, val, out, device=device, threads=threads, poor=poor)
+
+
 stages.command()(export)
 
 
@@ -186,6 +216,7 @@ def _train(
     *,
     device: str,
     threads: int | None,
+    poor: Sequence[str] = (),
 ) -> None:
     import dataclasses
 
@@ -221,6 +252,7 @@ def _train(
             ranks=ranks,
             report=report,
             should_stop=stopping,
+            poor=poor,
         )
     if not ranks.is_first:
         return

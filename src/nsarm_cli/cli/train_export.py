@@ -46,14 +46,14 @@ def export(
     from nsarm_cli.runtime import PRECISIONS
     from nsarm_cli.training.export import export as write
     from nsarm_cli.training.export import publish
-    from nsarm_cli.weights.folder import read_config
+    from nsarm_cli.weights.folder import read_any_config
     from nsarm_cli.weights.snapshot import is_repository
 
     if private and push is None:
         raise typer.BadParameter("it needs --push.", param_hint="--private")
     if push is not None and not is_repository(push):
         raise typer.BadParameter(f"{push!r} is not USER/REPO.", param_hint="--push")
-    sampling = read_config(run).sampling
+    sampling = read_any_config(run).sampling
     if temperature is not None:
         sampling = replace(sampling, temperature=temperature)
     if top_p is not None:

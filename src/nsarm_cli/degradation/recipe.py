@@ -119,7 +119,25 @@ REALESRGAN_LIGHT = DegradationRecipe(
     second=None,
     final_jpeg=(60, 95),
 )
-RECIPES: dict[str, DegradationRecipe] = {r.name: r for r in (REALESRGAN, REALESRGAN_LIGHT)}
+# As VARSR (arXiv 2501.18993) trains: both passes, with less of everything.
+REALESRGAN_MILD = DegradationRecipe(
+    name="realesrgan-mild",
+    blur=BlurRanges(sigma=(0.2, 3.0)),
+    resize=ResizeRanges(up=0.2, down=0.7, keep=0.1, factor=(0.3, 1.5)),
+    noise=NoiseRanges(0.5, sigma=(1, 15), poisson_scale=(0.05, 2.0), grey_probability=0.4),
+    jpeg=(60, 95),
+    second=SecondPass(
+        blur_probability=0.5,
+        blur=BlurRanges(sigma=(0.2, 1.5)),
+        resize=ResizeRanges(up=0.3, down=0.4, keep=0.3, factor=(0.6, 1.2)),
+        noise=NoiseRanges(0.5, sigma=(1, 12), poisson_scale=(0.05, 1.0), grey_probability=0.4),
+    ),
+    final_jpeg=(60, 100),
+    usm=False,
+)
+RECIPES: dict[str, DegradationRecipe] = {
+    r.name: r for r in (REALESRGAN, REALESRGAN_LIGHT, REALESRGAN_MILD)
+}
 
 
 def _draw_factor(rng: torch.Generator, ranges: ResizeRanges) -> float:

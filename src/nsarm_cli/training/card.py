@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.training.record import Record, lineage, read
+from nsarm_cli.weights.folder import AnyConfig
 
 CARD_FILE = "README.md"
 
@@ -29,7 +29,7 @@ Window {window} x {window} pixels; {parameters:,} parameters, stored as {precisi
 """
 
 
-def model_card(run: Path, config: NsarmConfig, name: str, parameters: int, precision: str) -> str:
+def model_card(run: Path, config: AnyConfig, name: str, parameters: int, precision: str) -> str:
     """Text of the card in the form of the Hugging Face Hub.
 
     Args:

@@ -11,6 +11,7 @@ _AT_LEAST_1 = (
     "batch",
     "crop",
     "shrink",
+    "margin",
     "accumulate",
     "keep",
     "validate_every",
@@ -19,7 +20,7 @@ _AT_LEAST_1 = (
     "per_shard",
 )
 _AT_LEAST_0 = (
-    *("final_lr", "warmup", "weight_decay", "seed", "workers", "save_minutes", "pixel"),
+    *("final_lr", "warmup", "refiner", "weight_decay", "seed", "workers", "save_minutes", "pixel"),
     *(
         "corrupt",
         "perceptual",
@@ -33,6 +34,9 @@ _AT_LEAST_0 = (
 )
 PROMPT = "A high-quality image with harmonious colors and rich details."
 """The fixed prompt of the paper (Table 3)."""
+
+_SHARES = ("ema", "hold", "negatives", "drop_path")
+"""Settings in [0, 1)."""
 
 _CHOICES = {
     "precision": ("bf16", "fp32"),
@@ -51,19 +55,17 @@ def _ratios() -> Any:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What every stage has.
+    """What every stage of any family has.
 
     Attributes:
         model: name of a preset configuration, or a model folder to start from.
-        autoencoder_from: model folder whose autoencoder replaces that of `model`; "" keeps it.
-        transformation_from: the same for the transformation network.
-        transformer_from: the same for the transformer and its condition.
         steps: updates in all.
         batch: crops per update.
         crop: side of the high-resolution crops, in pixels.
         shrink: crops are taken from pictures reduced by up to this factor.
         framing: "crop" takes random parts of the pictures; "whole" reduces or enlarges a picture
             until it just covers the crop and takes the middle, as the base project does.
+        margin: with framing "whole", the picture's shorter side is so many times the crop's.
         turns: "all" flips and turns crops by quarters, "mirror" only swaps left and right,
             "none" does neither.
         corrupt: different pictures that may be unreadable before the run stops; each is named,
@@ -73,6 +75,7 @@ class RunConfig:
         lr: peak learning rate of AdamW.
         final_lr: learning rate at the end, as a share of the peak.
         warmup: updates of linear warm-up.
+        hold: share of the updates after the warm-up that keep the peak before the fall.
         decay: shape of the fall, "linear" or "cosine".
         betas: of AdamW.
         weight_decay: of matrices and kernels only.
@@ -101,14 +104,12 @@ class RunConfig:
     """
 
     model: str = "nsarm-nano"
-    autoencoder_from: str = ""
-    transformation_from: str = ""
-    transformer_from: str = ""
     steps: int = 1000
     batch: int = 8
     crop: int = 128
     shrink: float = 2.0
     framing: str = "crop"
+    margin: float = 1.0
     turns: str = "all"
     corrupt: int = 10
     per_shard: int = 1000
@@ -116,6 +117,7 @@ class RunConfig:
     lr: float = 3e-4
     final_lr: float = 0.0
     warmup: int = 100
+    hold: float = 0.0
     decay: str = "linear"
     betas: tuple[float, float] = (0.9, 0.97)
     weight_decay: float = 0.005
@@ -149,6 +151,11 @@ class RunConfig:
         """Whether batches carry captions."""
         return False
 
+    @property
+    def poor_share(self) -> float:
+        """Probability that a picture of a batch is one of poor quality."""
+        return 0.0
+
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
             # Written so that NaN fails too.
@@ -156,10 +163,10 @@ class RunConfig:
                 raise ConfigError(f"{name} is {value}; give at least {_LEAST[name]}")
             if name in {"lr", "clip"} and not value > 0:
                 raise ConfigError(f"{name} is {value}; give a number above 0")
+            if name in _SHARES and not 0 <= value < 1:
+                raise ConfigError(f"{name} is {value}; give a share in [0, 1)")
         if not all(0 <= beta < 1 for beta in self.betas):
             raise ConfigError(f"betas is {list(self.betas)}; give two numbers in [0, 1)")
-        if not 0 <= self.ema < 1:
-            raise ConfigError(f"ema is {self.ema}; give a weight in [0, 1)")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 known = '" or "'.join(choices)
@@ -172,7 +179,22 @@ class RunConfig:
 
 
 @dataclass(frozen=True)
-class TokenizerConfig(RunConfig):
+class PartsConfig(RunConfig):
+    """What the stages of NSARM have, whose model may be put together from several.
+
+    Attributes:
+        autoencoder_from: model folder whose autoencoder replaces that of `model`; "" keeps it.
+        transformation_from: the same for the transformation network.
+        transformer_from: the same for the transformer and its condition.
+    """
+
+    autoencoder_from: str = ""
+    transformation_from: str = ""
+    transformer_from: str = ""
+
+
+@dataclass(frozen=True)
+class TokenizerConfig(PartsConfig):
     """Training of the autoencoder and its bits.
 
     Attributes:
@@ -207,12 +229,12 @@ class TokenizerConfig(RunConfig):
 
 
 @dataclass(frozen=True)
-class Stage1Config(RunConfig):
+class Stage1Config(PartsConfig):
     """Training of the transformation network (NSARM section 3, Eq. 4)."""
 
 
 @dataclass(frozen=True)
-class BitsConfig(RunConfig):
+class BitsConfig(PartsConfig):
     """What both stages of the transformer have.
 
     Attributes:
@@ -297,7 +319,7 @@ class Stage2Config(BitsConfig):
 
 
 @dataclass(frozen=True)
-class DecoderConfig(RunConfig):
+class DecoderConfig(PartsConfig):
     """Adaptation of the decoder to the bits that the whole model samples.
 
     Attributes:

@@ -22,6 +22,7 @@ def cut(
     *,
     shrink: float = 1.0,
     framing: str = "crop",
+    margin: float = 1.0,
     turns: str = "all",
 ) -> Pixels:
     """Cut a crop of a size; a photograph that is too small is enlarged.
@@ -34,6 +35,7 @@ def cut(
             [1, shrink], which varies the sharpness and the size of things.
         framing: "crop" takes a random part; "whole" reduces or enlarges the photograph until
             it just covers the crop and takes the middle, as the base project does.
+        margin: with framing "whole", the photograph's shorter side is so many times the crop's.
         turns: "all" flips and turns by quarters (by halves where the crop is not square),
             "mirror" only swaps left and right, "none" does neither.
 
@@ -42,7 +44,7 @@ def cut(
     """
     most = min(side / wanted for side, wanted in zip(pixels.shape, size, strict=False))
     if framing == "whole":
-        factor = most
+        factor = most / margin
     elif most >= 1:
         factor = math.exp(rng.uniform(0, math.log(max(1.0, min(shrink, most)))))
     else:

@@ -4,26 +4,20 @@ Letters: b batch, h w pixels of the high-resolution crop.
 """
 
 import dataclasses
-import logging
-import os
-import signal
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from nsarm_cli.degradation.recipe import DegradationRecipe, degrade
-from nsarm_cli.errors import ConfigError, ImageError, NsarmError
+from nsarm_cli.errors import ConfigError, ImageError
 from nsarm_cli.models.core.schedule import Grid
 from nsarm_cli.training.crops import cut
 from nsarm_cli.training.order import Order, readable
 from nsarm_cli.training.photos import Pixels
 from nsarm_cli.training.records import Captions
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +32,8 @@ class Batch:
             sample begins there, so it does not matter which samples share a batch. None
             numbers the samples.
         captions: one text per sample, or None where the stage reads none.
+        poor: "b", on the processor, true where the picture itself is one of poor quality; None
+            where all are good.
         faults: what was wrong with pictures that others took the place of.
     """
 
@@ -46,10 +42,11 @@ class Batch:
     ratio: float = 1.0
     seeds: Tensor | None = None
     captions: tuple[str, ...] | None = None
+    poor: Tensor | None = None
     faults: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on another device; the seeds stay on the processor."""
+        """The same batch on another device; seeds and qualities stay on the processor."""
         lr = None if self.lr is None else self.lr.to(device)
         return dataclasses.replace(self, hr=self.hr.to(device), lr=lr)
 
@@ -79,6 +76,7 @@ class Batch:
             lr=None if self.lr is None else self.lr[start:end],
             seeds=None if self.seeds is None else self.seeds[start:end],
             captions=None if self.captions is None else self.captions[start:end],
+            poor=None if self.poor is None else self.poor[start:end],
         )
 
 
@@ -90,6 +88,7 @@ class Framing:
         sizes: (height, width) in pixels of the crops of each template.
         shrink: see `crops.cut`.
         framing: see `crops.cut`.
+        margin: see `crops.cut`.
         turns: see `crops.cut`.
         recipe: how to make `lr` with the crops; None leaves it out.
         captions: whether captions are read.
@@ -99,6 +98,7 @@ class Framing:
     sizes: dict[float, Grid]
     shrink: float = 1.0
     framing: str = "crop"
+    margin: float = 1.0
     turns: str = "all"
     recipe: DegradationRecipe | None = None
     captions: bool = False
@@ -107,6 +107,42 @@ class Framing:
     def __post_init__(self) -> None:
         if self.shrink < 1:
             raise ConfigError(f"shrink is {self.shrink}; give a factor of at least 1")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One crop of a batch, before it is degraded.
+
+    Attributes:
+        crop: "h w 3".
+        seed: see `Batch.seeds`.
+        caption: "" where none is read.
+        faults: see `Batch.faults`.
+    """
+
+    crop: Pixels
+    seed: int
+    caption: str
+    faults: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Poor:
+    """Pictures of poor quality that take the place of some good ones.
+
+    Attributes:
+        order: which pictures.
+        framing: how crops of these are taken.
+        share: probability that a place of a batch has one.
+    """
+
+    order: Order
+    framing: Framing
+    share: float
+
+    def takes(self, place: tuple[int, ...]) -> bool:
+        """Whether a place, with seed and step, has one of these."""
+        return bool(np.random.default_rng((*place, *b"poor")).random() < self.share)
 
 
 class Batches(Dataset[Batch]):
@@ -120,6 +156,7 @@ class Batches(Dataset[Batch]):
         length: number of steps.
         part: first crop and number of crops of each batch that are made here, where several
             processes share it; None makes all. A crop is the same whoever makes it.
+        poor: pictures of poor quality that are shown among the others.
     """
 
     def __init__(
@@ -131,11 +168,13 @@ class Batches(Dataset[Batch]):
         length: int,
         *,
         part: tuple[int, int] | None = None,
+        poor: Poor | None = None,
     ) -> None:
         self._order = order
         self._framing = framing
         self._seed = seed
         self._length = length
+        self._poor = poor
         first, size = part or (0, batch)
         self._part = range(first, first + size)
 
@@ -144,97 +183,46 @@ class Batches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         """Make the batch of one step, or this process's part of it."""
-        framing, ratio = self._framing, self._order.ratio(step)
-        crops: list[Pixels] = []
-        captions: list[str] = []
-        faults: list[str] = []
-        for place in self._part:
-            record, pixels, wrong = readable(self._order, step, place)
-            rng = np.random.default_rng((self._seed, step, place))
-            crop = cut(
-                pixels,
-                framing.sizes[ratio],
-                rng,
-                shrink=framing.shrink,
-                framing=framing.framing,
-                turns=framing.turns,
-            )
-            crops.append(crop)
-            faults += wrong
-            if framing.captions:
-                try:
-                    captions.append(_choose(record.captions(), framing.short, rng))
-                except ImageError as error:
-                    captions.append("")
-                    faults.append(str(error))
-        hr = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        words = [_words((self._seed, step, place)) for place in self._part]
+        framing, poor = self._framing, self._poor
+        is_poor = [poor is not None and poor.takes((self._seed, step, p)) for p in self._part]
+        samples = [
+            self._sample(poor.order, poor.framing, step, place)
+            if poor is not None and instead
+            else self._sample(self._order, framing, step, place)
+            for place, instead in zip(self._part, is_poor, strict=True)
+        ]
+        crops = np.stack([sample.crop for sample in samples])
+        hr = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1
         batch = Batch(
             hr.contiguous(),
             None,
-            ratio,
-            torch.tensor(words),
-            tuple(captions) if framing.captions else None,
-            tuple(dict.fromkeys(faults)),
+            self._order.ratio(step),
+            torch.tensor([sample.seed for sample in samples]),
+            tuple(sample.caption for sample in samples) if framing.captions else None,
+            None if poor is None else torch.tensor(is_poor),
+            tuple(dict.fromkeys(fault for sample in samples for fault in sample.faults)),
         )
         return batch if framing.recipe is None else batch.degraded(framing.recipe)
 
-
-def loader(dataset: Batches, start: int, workers: int, most_faults: int = 0) -> Iterator[Batch]:
-    """Batches from step `start` on, made by `workers` background processes (0: in this one).
-
-    Args:
-        dataset: makes them.
-        start: first step.
-        workers: processes.
-        most_faults: corrupt pictures that are passed over; each is told once.
-
-    Raises:
-        ImageError: there are more corrupt pictures.
-        NsarmError: what went wrong in a worker, as it was raised there.
-    """
-    batches = DataLoader(
-        _Caught(dataset),
-        batch_size=None,
-        sampler=range(start, len(dataset)),
-        num_workers=workers,
-        worker_init_fn=_begin_worker,
-        prefetch_factor=4 if workers else None,
-        # An iterator draws a seed for its workers; the run's own random numbers stay untouched.
-        generator=torch.Generator().manual_seed(0),
-    )
-    known: dict[str, None] = {}
-    for batch in batches:
-        if isinstance(batch, NsarmError):
-            raise batch
-        for fault in batch.faults:
-            if fault in known:
-                continue
-            known[fault] = None
-            if len(known) > most_faults:
-                raise ImageError(fault if most_faults == 0 else _too_many(list(known), most_faults))
-            _log.warning("another picture is shown instead: %s", fault)
-        yield batch
-
-
-class _Caught(Dataset[Batch | NsarmError]):
-    """Hands errors over as items, since a `DataLoader` wraps what workers raise in a traceback."""
-
-    def __init__(self, dataset: Batches) -> None:
-        self._dataset = dataset
-
-    def __getitem__(self, step: int) -> Batch | NsarmError:
-        try:
-            return self._dataset[step]
-        except NsarmError as error:
-            return error
-
-
-def _too_many(faults: list[str], most: int) -> str:
-    return (
-        f"{len(faults)} pictures or captions cannot be read, more than the {most} that corrupt "
-        f"allows; the last is {faults[-1]}"
-    )
+    def _sample(self, order: Order, framing: Framing, step: int, place: int) -> Sample:
+        record, pixels, faults = readable(order, step, place)
+        rng = np.random.default_rng((self._seed, step, place))
+        crop = cut(
+            pixels,
+            framing.sizes[order.ratio(step)],
+            rng,
+            shrink=framing.shrink,
+            framing=framing.framing,
+            margin=framing.margin,
+            turns=framing.turns,
+        )
+        caption = ""
+        if framing.captions:
+            try:
+                caption = _choose(record.captions(), framing.short, rng)
+            except ImageError as error:
+                faults = [*faults, str(error)]
+        return Sample(crop, _words((self._seed, step, place)), caption, tuple(faults))
 
 
 def _choose(captions: Captions, short: float, rng: np.random.Generator) -> str:
@@ -250,12 +238,3 @@ def _words(entropy: tuple[int, ...]) -> int:
 
 def _generator(entropy: tuple[int, ...]) -> torch.Generator:
     return torch.Generator().manual_seed(_words(entropy))
-
-
-def _begin_worker(_worker: int) -> None:
-    torch.set_num_threads(1)
-    # Ctrl-C and job systems signal the whole process group, but it is the main process that
-    # decides when workers end. SIGTERM stays: it is how a worker is ended in an emergency.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(os, "setpgrp"):  # not on Windows
-        os.setpgrp()

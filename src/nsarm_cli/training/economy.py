@@ -20,10 +20,11 @@ from torch.utils.checkpoint import (
 
 from nsarm_cli.models.core.block import Block, BlockContext
 from nsarm_cli.models.core.convolution import ResidualBlock
+from nsarm_cli.models.varsr.refiner import RefinerBlock
 
 Forward = Callable[..., Any]
 
-UNITS = (Block, nn.TransformerEncoderLayer, ResidualBlock)
+UNITS = (Block, nn.TransformerEncoderLayer, ResidualBlock, RefinerBlock)
 """What is computed again, or compiled, as a whole."""
 
 _KEPT = (

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.interface import Sampling
-from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.training.card import CARD_FILE, model_card
 from nsarm_cli.training.config import Stage2Config
 from nsarm_cli.training.lora import ADAPTER_FILE, adapt, merge
@@ -22,7 +21,7 @@ from nsarm_cli.training.record import SETTINGS_FILE
 from nsarm_cli.training.settings_file import read_config
 from nsarm_cli.training.start import starting_model
 from nsarm_cli.weights.families import PROMPT_FILE
-from nsarm_cli.weights.folder import CONFIG_FILE, load_model
+from nsarm_cli.weights.folder import CONFIG_FILE, AnyModel, load_any_model
 from nsarm_cli.weights.shards import INDEX_FILE, WEIGHTS_FILE
 from nsarm_cli.weights.snapshot import TEXT_FILES
 from nsarm_cli.weights.strict import load_strictly
@@ -107,7 +106,7 @@ def publish(folder: Path, repo: str, *, private: bool) -> str:
     return str(address)
 
 
-def _model(run: Path, dtype: torch.dtype, *, averaged: bool) -> NsarmModel:
+def _model(run: Path, dtype: torch.dtype, *, averaged: bool) -> AnyModel:
     source = run / AVERAGE_FILE
     if averaged and not source.exists():
         raise ConfigError(f"{run}: kept no average; train with ema above 0 or leave out --ema")
@@ -118,10 +117,10 @@ def _model(run: Path, dtype: torch.dtype, *, averaged: bool) -> NsarmModel:
         adapt(model, config.lora, config.lora_scale, dtype)
         merge(model, source if averaged else run / ADAPTER_FILE)
         return model
-    model = load_model(run)
+    loaded = load_any_model(run)
     if averaged:
-        load_strictly(model, _read(source), str(source))
-    return model
+        load_strictly(loaded, _read(source), str(source))
+    return loaded
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:

@@ -1,21 +1,23 @@
 """The batches of a run: from its settings and its pictures to what a step takes."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
 from nsarm_cli.degradation.recipe import RECIPES, DegradationRecipe
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.core.schedule import Grid
-from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.training.config import BitsConfig, RunConfig
-from nsarm_cli.training.data import Batch, Batches, Framing, loader
+from nsarm_cli.training.data import Batch, Batches, Framing, Poor
+from nsarm_cli.training.loading import loader
 from nsarm_cli.training.order import Order, ShuffledOrder
 from nsarm_cli.training.patterns import find_sources
 from nsarm_cli.training.photos import PhotoStore
 from nsarm_cli.training.spool import Spool
 from nsarm_cli.training.stream import StreamedOrder
 from nsarm_cli.training.templates import crop_size
+from nsarm_cli.weights.folder import AnyConfig
 
 _VALIDATION_SEED = 1_000_003
 
@@ -25,10 +27,12 @@ BatchesFrom = Callable[[int], Iterator[Batch]]
 
 def training_batches(
     config: RunConfig,
-    model: NsarmConfig,
+    model: AnyConfig,
     data: Sequence[str],
     device: torch.device,
     part: tuple[int, int] | None = None,
+    *,
+    poor: Sequence[str] = (),
 ) -> BatchesFrom:
     """The batches to train on, degraded, and on the device where that is a GPU.
 
@@ -38,17 +42,34 @@ def training_batches(
         data: see `patterns.find_sources` and `listing.list_pictures`.
         device: where the run computes.
         part: first sample and number of samples of this process in each batch.
+        poor: the same as `data` for pictures of poor quality, where the stage learns from them.
 
     Raises:
         ConfigError: the data or the settings are wrong.
     """
     sizes = {ratio: crop_size(model, ratio, config.crop) for ratio in config.templates}
-    order = _order(
-        config, data, part=part, steps=config.steps, seed=config.seed, ratios=list(sizes)
-    )
+    if config.poor_share > 0 and not poor:
+        raise ConfigError(
+            f"negatives is {config.poor_share:g}, but there are no pictures of poor quality; give "
+            "them with --negatives, or set negatives = 0"
+        )
+    if poor and config.poor_share == 0:
+        raise ConfigError(
+            "--negatives is given, but negatives is 0 in the settings; set the share of a batch "
+            "that these pictures have, or leave them out"
+        )
+
+    def order_of(words: Sequence[str]) -> Order:
+        ratios = list(sizes)
+        return _order(config, words, part=part, steps=config.steps, seed=config.seed, ratios=ratios)
+
     recipe, in_workers = _recipes(config, device)
     framing = _framing(config, sizes, config.shrink, in_workers)
-    batches = Batches(order, framing, config.batch, config.seed, config.steps, part=part)
+    # What is poor at its own size is not reduced any further than the crop needs.
+    others = Poor(order_of(poor), replace(framing, margin=1.0), config.poor_share) if poor else None
+    batches = Batches(
+        order_of(data), framing, config.batch, config.seed, config.steps, part=part, poor=others
+    )
     return lambda step: _on_device(
         loader(batches, step, config.workers, config.corrupt), device, recipe
     )
@@ -56,7 +77,7 @@ def training_batches(
 
 def validation_batches(
     config: RunConfig,
-    model: NsarmConfig,
+    model: AnyConfig,
     data: Sequence[str],
     device: torch.device,
     part: tuple[int, int] | None = None,
@@ -69,20 +90,25 @@ def validation_batches(
     if not data:
         return None
     length = config.validate_batches
-    sizes = {1.0: crop_size(model, 1.0, config.crop)}
     order = _order(config, data, part=part, steps=length, seed=_VALIDATION_SEED, ratios=[1.0])
     recipe, in_workers = _recipes(config, device)
-    framing = _framing(config, sizes, 1.0, in_workers)
+    framing = _framing(config, {1.0: crop_size(model, 1.0, config.crop)}, 1.0, in_workers)
     batches = Batches(order, framing, config.batch, _VALIDATION_SEED, length, part=part)
     return lambda: _on_device(loader(batches, 0, 0, config.corrupt), device, recipe)
 
 
 def _framing(
-    config: RunConfig, sizes: dict[float, Grid], shrink: float, recipe: DegradationRecipe | None
+    config: RunConfig, sizes: Mapping[float, Grid], shrink: float, recipe: DegradationRecipe | None
 ) -> Framing:
-    short = config.short_captions if isinstance(config, BitsConfig) else 0.0
     return Framing(
-        sizes, shrink, config.framing, config.turns, recipe, config.reads_captions, short
+        dict(sizes),
+        shrink,
+        config.framing,
+        config.margin,
+        config.turns,
+        recipe,
+        config.reads_captions,
+        config.short_captions if isinstance(config, BitsConfig) else 0.0,
     )
 
 

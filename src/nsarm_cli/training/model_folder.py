@@ -6,17 +6,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from nsarm_cli.models.nsarm.config import NsarmConfig
-from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.training.checkpoint import save_atomically
-from nsarm_cli.weights.folder import CONFIG_FILE
+from nsarm_cli.weights.folder import CONFIG_FILE, AnyConfig, AnyModel
 from nsarm_cli.weights.shards import WEIGHTS_FILE
 
 AVERAGE_FILE = "average.safetensors"
 """Name of the averaged weights in the folder of a run that keeps them."""
 
 
-def write_model(model: NsarmModel, folder: Path, config: NsarmConfig | None = None) -> None:
+def write_model(model: AnyModel, folder: Path, config: AnyConfig | None = None) -> None:
     """Write weights and configuration.
 
     Raises:
@@ -25,13 +23,13 @@ def write_model(model: NsarmModel, folder: Path, config: NsarmConfig | None = No
     write_weights(model.state_dict(), config or model.config, folder)
 
 
-def write_weights(weights: Mapping[str, Tensor], config: NsarmConfig, folder: Path) -> None:
+def write_weights(weights: Mapping[str, Tensor], config: AnyConfig, folder: Path) -> None:
     """Write a model that is not at hand as a module."""
     save_atomically(weights, folder / WEIGHTS_FILE, {"format": "pt"})
     write_configuration(config, folder)
 
 
-def write_configuration(config: NsarmConfig, folder: Path) -> None:
+def write_configuration(config: AnyConfig, folder: Path) -> None:
     """Write the configuration alone, for a folder that holds what belongs to another's weights."""
-    text = json.dumps({"family": "nsarm", "config": config.to_dict()}, indent=2)
+    text = json.dumps({"family": config.family, "config": config.to_dict()}, indent=2)
     (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")

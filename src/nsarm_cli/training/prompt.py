@@ -8,20 +8,20 @@ import torch
 from torch import Tensor
 
 from nsarm_cli.errors import ConfigError
-from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.text.encoder import TextEncoder
 from nsarm_cli.text.features import KEY, read_features
 from nsarm_cli.training.captions import StoredFeatures
 from nsarm_cli.training.checkpoint import save_atomically
-from nsarm_cli.training.config import BitsConfig, RunConfig
+from nsarm_cli.training.config import BitsConfig, PartsConfig, RunConfig
 from nsarm_cli.training.record import lineage
 from nsarm_cli.weights.families import PROMPT_FILE, TEXT_ENCODER
+from nsarm_cli.weights.folder import FAMILIES, AnyConfig
 
 _UNCONDITIONAL = "conditioner.unconditional"
 
 
 def write_prompt(
-    config: RunConfig, model: NsarmConfig, weights: Mapping[str, Tensor], folder: Path
+    config: RunConfig, model: AnyConfig, weights: Mapping[str, Tensor], folder: Path
 ) -> None:
     """Write the features that the model of a run runs under by default; none without text.
 
@@ -39,9 +39,10 @@ def write_prompt(
         ConfigError: the folder cannot be written, or the features are damaged.
         WeightsError: the text encoder cannot be loaded.
     """
-    if model.text_width is None:
+    width = FAMILIES[model.family].text_width(model)
+    if width is None:
         return
-    features = _features(config, model.text_width)
+    features = _features(config, width)
     if features is None:
         features = weights[_UNCONDITIONAL]
     save_atomically({KEY: features.float()}, folder / PROMPT_FILE, {"format": "pt"})
@@ -80,7 +81,8 @@ def _features(config: RunConfig, width: int) -> Tensor | None:
             encoder = TextEncoder.load(folder, torch.device("cpu"), torch.float32)
             return encoder.encode([config.prompt])[0]
         return None
-    for source in filter(None, (config.transformer_from, config.model)):
+    taken = config.transformer_from if isinstance(config, PartsConfig) else ""
+    for source in filter(None, (taken, config.model)):
         if (Path(source) / PROMPT_FILE).is_file():
             return read_features(Path(source) / PROMPT_FILE, width)
     return None

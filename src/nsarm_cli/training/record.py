@@ -21,6 +21,7 @@ from nsarm_cli.training.config import (
     Stage2Config,
     TokenizerConfig,
 )
+from nsarm_cli.training.varsr_settings import VarsrStageConfig
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +31,7 @@ STAGES: dict[type[RunConfig], str] = {
     Stage1Config: "stage1",
     Stage2Config: "stage2",
     DecoderConfig: "decoder",
+    VarsrStageConfig: "varsr",
 }
 """Names of the stages, as commands of `nsarm train`."""
 

@@ -18,15 +18,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from nsarm_cli.models.nsarm.config import NsarmConfig
-from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.training.config import BitsConfig, RunConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.economy import economise
 from nsarm_cli.training.step import Stage
 from nsarm_cli.training.templates import crop_size
+from nsarm_cli.weights.folder import FAMILIES, AnyConfig, AnyModel
 
-BuildStage = Callable[[RunConfig, NsarmModel, torch.device], Stage]
+BuildStage = Callable[[RunConfig, AnyModel, torch.device], Stage]
 
 _CPU = torch.device("cpu")
 
@@ -57,15 +56,15 @@ def quiet(config: RunConfig) -> RunConfig:
     return dataclasses.replace(config, flip=0.0, caption_drop=0.0, text_encoder="", features="")
 
 
-def meta_stage(config: RunConfig, model: NsarmConfig, build: BuildStage) -> Stage:
+def meta_stage(config: RunConfig, model: AnyConfig, build: BuildStage) -> Stage:
     """The stage of a model without memory for its weights."""
     with torch.device("meta"):
-        empty = NsarmModel(model)
+        empty = FAMILIES[model.family].model(model)
     return build(quiet(config), empty, _CPU)
 
 
 def rehearse(
-    stage: Stage, config: RunConfig, model: NsarmConfig, samples: int, *, recompute: str = "none"
+    stage: Stage, config: RunConfig, model: AnyConfig, samples: int, *, recompute: str = "none"
 ) -> Rehearsal:
     """Go through one pass of `samples` crops.
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from nsarm_cli.errors import ConfigError
-from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.models.varsr.model import VarsrModel
 from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.runtime import PRECISIONS
 from nsarm_cli.text.encoder import TextEncoder
@@ -18,6 +18,7 @@ from nsarm_cli.training.checkpoint import save_atomically
 from nsarm_cli.training.config import (
     BitsConfig,
     DecoderConfig,
+    PartsConfig,
     PriorConfig,
     RunConfig,
     Stage1Config,
@@ -46,7 +47,11 @@ from nsarm_cli.training.start import starting_model
 from nsarm_cli.training.step import Stage, Stepper
 from nsarm_cli.training.tokenizer import TokenizerStage
 from nsarm_cli.training.trackers import open_tracker
+from nsarm_cli.training.varsr import VarsrStage
+from nsarm_cli.training.varsr_settings import VarsrStageConfig
+from nsarm_cli.training.varsr_start import starting_varsr
 from nsarm_cli.training.watch import Watch
+from nsarm_cli.weights.folder import AnyConfig, AnyModel
 
 
 def train(
@@ -58,6 +63,7 @@ def train(
     ranks: Ranks,
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool] = lambda: False,
+    poor: Sequence[str] = (),
 ) -> int:
     """Run or resume one stage and write the model folder.
 
@@ -69,6 +75,7 @@ def train(
         ranks: the processes that train together, and where this one computes.
         report: called after every step.
         should_stop: asked after every step.
+        poor: pictures of poor quality to train on, where the stage learns from them.
 
     Returns:
         The number of steps done in all.
@@ -78,15 +85,15 @@ def train(
         WeightsError: the starting model cannot be loaded.
     """
     part = part_of_batch(config.batch, config.accumulate, ranks)
-    model = starting_model(config, _frozen_dtype(config))
+    model = _starting_model(config)
     _check_crop(config, model)
     stage = prepare_stage(config, model, ranks.device)
     economise(stage.trained, config.recompute, compiled=config.compile)
-    batches = training_batches(config, model.config, data, ranks.device, part)
+    batches = training_batches(config, model.config, data, ranks.device, part, poor=poor)
     fixed = validation_batches(config, model.config, validation, ranks.device, part)
     tracker = open_tracker(config.tracker, out, dataclasses.asdict(config))
     if ranks.is_first:
-        record.begin(out, config, format_config(config), data, validation)
+        record.begin(out, config, format_config(config), [*data, *poor], validation)
     stepper = Stepper(stage, config, out, ranks)
 
     def note_and_report(progress: Progress) -> None:
@@ -110,14 +117,27 @@ def train(
     return done
 
 
-def prepare_stage(config: RunConfig, model: NsarmModel, device: torch.device) -> Stage:
+def _starting_model(config: RunConfig) -> AnyModel:
+    """The model that a configuration class belongs to, as its settings say."""
+    if isinstance(config, VarsrStageConfig):
+        return starting_varsr(config)
+    if isinstance(config, PartsConfig):
+        return starting_model(config, _frozen_dtype(config))
+    raise TypeError(f"no model for {type(config).__name__}")
+
+
+def prepare_stage(config: RunConfig, model: AnyModel, device: torch.device) -> Stage:
     """The stage that a configuration class belongs to, with LoRA's layers if it asks for them."""
+    if isinstance(model, VarsrModel):
+        if not isinstance(config, VarsrStageConfig):
+            raise TypeError(f"no stage for {type(config).__name__}")
+        return VarsrStage(model, config, _perceptual(config, device))
     if isinstance(config, Stage2Config) and config.lora:
         adapt(model, config.lora, config.lora_scale, PRECISIONS[config.precision])
     return build_stage(config, model, device)
 
 
-def _pace(config: RunConfig, model: NsarmConfig, ranks: Ranks) -> Pace:
+def _pace(config: RunConfig, model: AnyConfig, ranks: Ranks) -> Pace:
     """What tells the speed of a run, in FLOPs of a step as if nothing were computed twice."""
 
     def flops() -> float:
@@ -140,7 +160,7 @@ def _apart(figures: Mapping[str, float]) -> dict[str, float]:
 
 
 def _write_models(
-    stepper: Stepper, config: RunConfig, model: NsarmModel, out: Path, ranks: Ranks
+    stepper: Stepper, config: RunConfig, model: AnyModel, out: Path, ranks: Ranks
 ) -> None:
     """Write the model, or what LoRA has learned, and beside it the average where there is one."""
     weights = stepper.weights(model)
@@ -175,10 +195,10 @@ def build_stage(config: RunConfig, model: NsarmModel, device: torch.device) -> S
     raise TypeError(f"no stage for {type(config).__name__}")
 
 
-def _check_crop(config: RunConfig, model: NsarmModel) -> None:
+def _check_crop(config: RunConfig, model: AnyModel) -> None:
     """Refuse, before any picture is read, crops that the stage cannot use."""
-    if not isinstance(config, TokenizerConfig):
-        check_window(model, (config.crop, config.crop))
+    if isinstance(model, VarsrModel) or not isinstance(config, TokenizerConfig):
+        check_window(model.config, (config.crop, config.crop))
     elif config.crop % model.config.autoencoder.stride:
         raise ConfigError(
             f"crop is {config.crop}; give a multiple of {model.config.autoencoder.stride}, "

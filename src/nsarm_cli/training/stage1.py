@@ -6,6 +6,7 @@ for a network that predicts those; the network alone.
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -70,17 +71,35 @@ class Stage1:
 
 def check_crop(model: NsarmModel, hr: Tensor) -> None:
     """Raise a ConfigError unless crops "b 3 h w" are exactly one window of the model."""
-    check_window(model, hr.shape[-2:])
+    check_window(model.config, hr.shape[-2:])
 
 
-def check_window(model: NsarmModel, size: Sequence[int]) -> None:
+class Windowed(Protocol):
+    """A configuration of a model that works on windows."""
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        ...
+
+    @property
+    def window(self) -> int:
+        """Side of a window, in input pixels."""
+        ...
+
+    @property
+    def scale(self) -> int:
+        """Output pixels per input pixel and side."""
+        ...
+
+
+def check_window(config: Windowed, size: Sequence[int]) -> None:
     """Raise a ConfigError unless (height, width) is exactly one window of the model."""
-    side = model.config.window * model.config.scale
+    side = config.window * config.scale
     if tuple(size) != (side, side):
         shown = size[0] if size[0] == size[1] else f"{size[0]} x {size[1]}"
         raise ConfigError(
-            f"crop is {shown} but a window of {model.config.name} is {side} pixels; "
-            f"set crop = {side}"
+            f"crop is {shown} but a window of {config.name} is {side} pixels; set crop = {side}"
         )
 
 

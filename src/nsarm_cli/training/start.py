@@ -7,13 +7,13 @@ import torch
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.nsarm.config import PRESETS
 from nsarm_cli.models.nsarm.model import NsarmModel
-from nsarm_cli.training.config import RunConfig
+from nsarm_cli.training.config import PartsConfig
 from nsarm_cli.training.initialise import initialise
 from nsarm_cli.weights.folder import load_model
 from nsarm_cli.weights.parts import load_part
 
 
-def starting_model(config: RunConfig, dtype: torch.dtype | None = None) -> NsarmModel:
+def starting_model(config: PartsConfig, dtype: torch.dtype | None = None) -> NsarmModel:
     """A preset with fresh weights or the model of a folder, then the parts that others give.
 
     Args:

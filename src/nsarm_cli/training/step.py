@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -52,15 +52,32 @@ class Stage(Protocol):
         ...
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Decay matrices and kernels; leave vectors, embeddings and learned constants alone."""
+@runtime_checkable
+class ChoosesDecay(Stage, Protocol):
+    """A stage whose weights decay as its model's authors say."""
+
+    def decays(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether a parameter of `trained` decays."""
+        ...
+
+
+def is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether a parameter is a matrix or kernel, and no table or learned constant."""
+    is_table = any(word in name for word in ("embedding", "constant", "start", "modulation"))
+    return parameter.ndim > 1 and not is_table
+
+
+def parameter_groups(
+    module: nn.Module,
+    weight_decay: float,
+    decays: Callable[[str, nn.Parameter], bool] = is_matrix,
+) -> list[dict[str, object]]:
+    """Decay some parameters; leave the others alone."""
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        is_table = any(word in name for word in ("embedding", "constant", "start", "modulation"))
-        (plain if parameter.ndim < 2 or is_table else decayed).append(parameter)
+        if parameter.requires_grad:
+            (decayed if decays(name, parameter) else plain).append(parameter)
     return [
         {"params": decayed, "weight_decay": weight_decay},
         {"params": plain, "weight_decay": 0.0},
@@ -68,10 +85,11 @@ def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict[str, o
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
-    """Linear warm-up, then a linear or half-cosine fall to `final_lr` of the peak."""
+    """Linear warm-up, a while at the peak, then a linear or half-cosine fall to `final_lr`."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    done = max(0.0, done - config.hold) / (1 - config.hold)
     shape = 1 - done if config.decay == "linear" else 0.5 * (1 + math.cos(math.pi * done))
     return config.lr * (config.final_lr + (1 - config.final_lr) * shape)
 
@@ -108,7 +126,8 @@ class Stepper:
         self._config = config
         self._ranks = ranks
         self._root = shard(stage.module, stage.trained, ranks, config.precision)
-        groups = parameter_groups(stage.trained, config.weight_decay)
+        decays = stage.decays if isinstance(stage, ChoosesDecay) else is_matrix
+        groups = parameter_groups(stage.trained, config.weight_decay, decays)
         self._optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
         trained = {p for group in self._optimizer.param_groups for p in group["params"]}
         named = stage.module.named_parameters()

@@ -9,6 +9,7 @@ from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.core.schedule import Grid, ScaleSchedule
 from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.models.nsarm.schedules import PATCH, RATIOS, SCALES_OF_SIZE, schedule_for
+from nsarm_cli.weights.folder import AnyConfig
 
 
 def template(config: NsarmConfig, ratio: float) -> ScaleSchedule:
@@ -36,7 +37,7 @@ def template(config: NsarmConfig, ratio: float) -> ScaleSchedule:
     return ScaleSchedule(tokens, config.patch, tokens[-1])
 
 
-def crop_size(config: NsarmConfig, ratio: float, crop: int) -> Grid:
+def crop_size(config: AnyConfig, ratio: float, crop: int) -> Grid:
     """Height and width in pixels of the crops of a ratio.
 
     Args:
@@ -45,6 +46,10 @@ def crop_size(config: NsarmConfig, ratio: float, crop: int) -> Grid:
         crop: side of the square crops; the model's window gives the template's whole grid, a
             smaller crop the same shape in proportion, in whole latents.
     """
+    if ratio == 1:
+        return crop, crop
+    if not isinstance(config, NsarmConfig):
+        raise ConfigError(f"ratios has {ratio}, but {config.name} makes square windows alone")
     stride = config.autoencoder.stride
     full = config.sides[-1] * config.patch
     height, width = template(config, ratio).latents[-1]

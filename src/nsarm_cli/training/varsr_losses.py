@@ -3,6 +3,7 @@
 Letters: b batch, l cells of the last scale, d latent channels, c width of the transformer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,11 +35,16 @@ class RefinerDraws:
     noise: Tensor
 
     @classmethod
-    def draw(cls, cells: int, channels: int, generator: Generator) -> "RefinerDraws":
-        """Draw for so many cells, batch and all, from a CPU generator."""
-        count = REPEATS * cells
-        times = torch.randint(TRAINED_STEPS, (count,), generator=generator)
-        return cls(times, torch.randn(count, channels, generator=generator))
+    def draw(cls, cells: int, channels: int, generators: Sequence[Generator]) -> "RefinerDraws":
+        """Draw for so many cells of each sample, from one CPU generator per sample."""
+        shape = (REPEATS, cells)
+        times = [torch.randint(TRAINED_STEPS, shape, generator=g) for g in generators]
+        noise = [torch.randn(*shape, channels, generator=g) for g in generators]
+        return cls(torch.stack(times, 1).flatten(), torch.stack(noise, 1).flatten(0, 2))
+
+    def to(self, device: torch.device) -> "RefinerDraws":
+        """The same on another device."""
+        return RefinerDraws(self.times.to(device), self.noise.to(device))
 
 
 @dataclass(frozen=True)

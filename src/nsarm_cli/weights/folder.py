@@ -58,7 +58,7 @@ class Family(Generic[Config, Model]):
 
 
 NSARM = Family(
-    "nsarm",
+    NsarmConfig.family,
     NsarmConfig.from_dict,
     NsarmModel,
     cast_nsarm,
@@ -67,7 +67,7 @@ NSARM = Family(
     lambda config: config.text_width,
 )
 VARSR = Family(
-    "varsr",
+    VarsrConfig.family,
     VarsrConfig.from_dict,
     VarsrModel,
     cast_varsr,
@@ -78,6 +78,21 @@ VARSR = Family(
 
 FAMILIES: Mapping[str, Family[Any, Any]] = {family.name: family for family in (NSARM, VARSR)}
 """All families, by name."""
+
+AnyConfig = NsarmConfig | VarsrConfig
+AnyModel = NsarmModel | VarsrModel
+
+
+def read_any_config(folder: Path) -> AnyConfig:
+    """Read the configuration of a folder of any family; see `read_config_of`."""
+    config: AnyConfig = read_config_of(folder, FAMILIES[family_of(folder)])
+    return config
+
+
+def load_any_model(folder: Path) -> AnyModel:
+    """Build the model of a folder of any family with its weights; see `load_model_of`."""
+    model: AnyModel = load_model_of(folder, FAMILIES[family_of(folder)])
+    return model
 
 
 def read_config(folder: Path) -> NsarmConfig:

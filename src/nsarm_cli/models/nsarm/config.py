@@ -2,7 +2,7 @@
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from nsarm_cli.models.core.schedule import ScaleSchedule
 from nsarm_cli.models.core.transformer import TransformerConfig
@@ -81,6 +81,9 @@ class NsarmConfig:
     def scale(self) -> int:
         """Output pixels per input pixel and side."""
         return self.sides[-1] * self.patch * self.autoencoder.stride // self.window
+
+    family: ClassVar[str] = "nsarm"
+    """Of models, as a model folder names it."""
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
