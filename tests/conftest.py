@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Generator, Tensor
 
+from micro_text import write_text_model
 from nsarm_cli.cli.main import main
 from nsarm_cli.models.interface import OnScale, Sampling, Trace
 from nsarm_cli.models.nsarm.config import NSARM_NANO
@@ -123,6 +124,14 @@ def text_encoder_folder(tmp_path_factory) -> Path:
         feed_forward_proj="gated-gelu", initializer_factor=1.0,
     )  # fmt: skip
     T5EncoderModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def text_model(tmp_path_factory, text_encoder_folder) -> Path:
+    """A folder as the converter of weights writes it: model, default prompt, text encoder."""
+    folder = tmp_path_factory.mktemp("micro-text")
+    write_text_model(folder, text_encoder_folder)
     return folder
 
 

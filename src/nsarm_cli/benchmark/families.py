@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nsarm_cli.benchmark.subject import Stage, Subject
 from nsarm_cli.errors import WeightsError
+from nsarm_cli.models.interface import SuperResolver
 from nsarm_cli.models.nsarm.config import PRESETS as NSARM_PRESETS
 from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel, cast_for_inference
@@ -59,6 +60,15 @@ def build_subject(name: str, device: torch.device, dtype: torch.dtype) -> Subjec
     return known[name](device, dtype)
 
 
+def subject_of(resolver: SuperResolver) -> Subject | None:
+    """See a loaded model as a subject; None for a family whose stages are not known."""
+    if isinstance(resolver, NsarmResolver):
+        return _nsarm_subject(resolver)
+    if isinstance(resolver, VarsrResolver):
+        return _varsr_subject(resolver)
+    return None
+
+
 def fill_randomly(model: nn.Module, generator: torch.Generator) -> None:
     """Give every parameter numbers that keep activations finite and ordinary.
 
@@ -91,6 +101,13 @@ def _nsarm(config: NsarmConfig, device: torch.device, dtype: torch.dtype) -> Sub
     if device != META:
         model.to_empty(device=device)
         _randomise(model, prompt, device)
+    return _nsarm_subject(
+        NsarmResolver(model) if prompt is None else NsarmTextResolver(model, prompt)
+    )
+
+
+def _nsarm_subject(resolver: NsarmResolver) -> Subject:
+    model, config = resolver.model, resolver.config
     schedule, known = config.schedule, config.preliminary
     scales = zip(schedule.tokens[known:], schedule.lengths[known:], strict=True)
     stages = (
@@ -100,7 +117,6 @@ def _nsarm(config: NsarmConfig, device: torch.device, dtype: torch.dtype) -> Sub
         *(Stage(f"scale {h}x{w}", tokens=length) for (h, w), length in scales),
         Stage("decode"),
     )
-    resolver = NsarmResolver(model) if prompt is None else NsarmTextResolver(model, prompt)
     return Subject(resolver, model, stages)
 
 
@@ -111,6 +127,11 @@ def _varsr(config: VarsrConfig, device: torch.device, dtype: torch.dtype) -> Sub
     if device != META:
         model.to_empty(device=device)
         _randomise(model, None, device)
+    return _varsr_subject(VarsrResolver(model))
+
+
+def _varsr_subject(resolver: VarsrResolver) -> Subject:
+    model, config = resolver.model, resolver.config
     schedule = config.schedule
     scales = zip(schedule.tokens, schedule.lengths, strict=True)
     stages = (
@@ -119,7 +140,7 @@ def _varsr(config: VarsrConfig, device: torch.device, dtype: torch.dtype) -> Sub
         Stage("refiner", ends=model.refiner, runs=config.sampling.refiner_steps),
         Stage("decode"),
     )
-    return Subject(VarsrResolver(model), model, stages)
+    return Subject(resolver, model, stages)
 
 
 def _randomise(model: nn.Module, prompt: Tensor | None, device: torch.device) -> None:

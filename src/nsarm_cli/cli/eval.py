@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from nsarm_cli.cli import console, eval_text, options
+from nsarm_cli.cli.eval_model import Prompts
 from nsarm_cli.cli.eval_run import Run
 
 app = typer.Typer()
@@ -100,6 +101,30 @@ def evaluate(
             metavar="N",
         ),
     ] = 20,
+    prompts: Annotated[
+        Prompts,
+        typer.Option(help="Prompt of the model: its own, the caption of each picture, or both."),
+    ] = Prompts.FIXED,
+    captions: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="File of captions, or folder that has SET.jsonl; may be repeated.",
+            show_default="the manifest of the set, or captions below --data-root",
+            metavar="PATH",
+        ),
+    ] = None,
+    speed: Annotated[
+        bool,
+        typer.Option("--speed", help="Time the first picture of the first set, stage by stage."),
+    ] = False,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            help="Measure under growing damage too: all, or of blur, noise, jpeg, downscale.",
+            show_default="none",
+            metavar="KINDS",
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Make outputs of other settings again.")
     ] = False,
@@ -139,6 +164,10 @@ def evaluate(
         device=device,
         precision=precision.value,
         threads=threads,
+        prompts=prompts,
+        captions=tuple(captions or ()),
+        speed=speed,
+        sweep=sweep,
     )
     with ranks_of_environment() as ranks:
         report = run.evaluate(ranks)

@@ -1,27 +1,31 @@
 """Putting an evaluation together: sets, methods, measures and the model, and writing it down."""
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsarm_cli import __version__
-from nsarm_cli.cli import console
-from nsarm_cli.errors import ConfigError
+from nsarm_cli.cli import console, eval_model
+from nsarm_cli.cli.eval_model import EvaluatedModel, Prompts, captioned
+from nsarm_cli.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
+    from nsarm_cli.evaluation.journal import Journal
     from nsarm_cli.evaluation.measures import Measure, Missing
     from nsarm_cli.evaluation.methods import Method
-    from nsarm_cli.evaluation.pictures import Item, PictureSet
+    from nsarm_cli.evaluation.pictures import PictureSet
     from nsarm_cli.evaluation.protocol import Protocol
+    from nsarm_cli.evaluation.pyiqa_measures import Fid
     from nsarm_cli.evaluation.ranks import Ranks
     from nsarm_cli.evaluation.results import Report, SetReport
-    from nsarm_cli.pipeline import Upscaler
+    from nsarm_cli.evaluation.robustness import Score
+    from nsarm_cli.evaluation.runner import Rows, SetResult
+    from nsarm_cli.evaluation.sweeps import Sweep, SweepResult
 
 NO_MODEL = "none"
 """What `--model` says to evaluate only the outputs of others."""
@@ -51,6 +55,15 @@ class Run:
     device: str
     precision: str
     threads: int | None
+    prompts: Prompts = Prompts.FIXED
+    captions: tuple[Path, ...] = ()
+    speed: bool = False
+    sweep: str | None = None
+
+    @property
+    def is_captioned(self) -> bool:
+        """Whether the model runs under captions."""
+        return self.prompts is not Prompts.FIXED
 
     def evaluate(self, ranks: "Ranks") -> "Report":
         """Measure everything, and write the report in the first process; all get it."""
@@ -61,54 +74,79 @@ class Run:
 
     def _measure(self, ranks: "Ranks") -> "tuple[Report, list[list[Method]]]":
         """Measure everything; also gives the methods of each set."""
+        from nsarm_cli.cli.eval_speed import measure_speed
         from nsarm_cli.evaluation.journal import Journal
         from nsarm_cli.evaluation.methods import BicubicMethod
+        from nsarm_cli.evaluation.pyiqa_measures import fid_of_set
         from nsarm_cli.evaluation.results import Report, analyse
         from nsarm_cli.evaluation.robustness import choose_score
-        from nsarm_cli.evaluation.runner import evaluate
+        from nsarm_cli.evaluation.sweeps import as_document, choose_sweeps
 
         # What can be refused is refused before the model is loaded.
         sets = [self._open(name) for name in self.sets]
         self._check_names([picture_set.name for picture_set, _ in sets])
+        sweeps = [] if self.sweep is None else choose_sweeps(self.sweep)
         device, dtype = self._choose_device()
         measures, missing = self._measures(device)
         names = [m.name for m in measures]
         scores = [choose_score(self.score, names, has_references=s.has_references) for s, _ in sets]
         others = [self._others(picture_set) for picture_set, _ in sets]
-        model = self._load(device, dtype)
+        fid = self._fid(sets, device, missing) if ranks.is_first else None
+        model = self._load([s for s, _ in sets], device, dtype)
         entries: list[SetReport] = []
         methods: list[list[Method]] = []
-        pictures = sum(
-            len(s.items) * (len(o) + 1 + (model is not None))
-            for (s, _), o in zip(sets, others, strict=True)
-        )
-        with (
-            Journal(self.out / "cache", ranks.rank) as journal,
-            console.progress_bar(-(-pictures // ranks.world)) as bar,
-        ):
-            done = 0
-
-            def on_picture(label: str) -> None:
-                nonlocal done
-                bar.begin(done, label)
-                done += 1
-
+        swept: list[SweepResult] = []
+        with Journal(self.out / "cache", ranks.rank) as journal:
+            work = _Work(measures, journal, 1 if device.type == "cpu" else _GPU_BATCH, ranks)
             for (picture_set, protocol), other, score in zip(sets, others, scores, strict=True):
-                ours = [] if model is None else [model.method(picture_set, protocol, self)]
+                ours = self._ours(model, picture_set, protocol)
                 methods.append([*ours, BicubicMethod(), *other])
-                result = evaluate(
-                    picture_set,
-                    methods[-1],
-                    measures,
-                    protocol,
-                    journal,
-                    batch=1 if device.type == "cpu" else _GPU_BATCH,
-                    ranks=ranks,
-                    on_picture=on_picture,
-                )
+                result = work.of(picture_set, methods[-1], protocol)
+                if fid is not None and ranks.is_first:
+                    whole = fid_of_set(picture_set, methods[-1], protocol, fid)
+                    result = replace(result, whole=whole)
                 first = next(iter(result.rows)) if ours or not other else other[0].name
                 entries.append(analyse(result, measures, score, first))
-        return Report(entries, measures, missing, self._facts(model, device)), methods
+                entry = entries[-1]
+                swept += [self._sweep(sweep, entry, score, model, work) for sweep in sweeps]
+        extra: dict[str, Any] = {}
+        if swept:
+            extra["sweeps"] = [as_document(result) for result in swept]
+        if self.speed and model is not None and ranks.is_first:
+            extra["speed"] = measure_speed(model, *sets[0], device)
+        return Report(entries, measures, missing, self._facts(model, device), extra), methods
+
+    def _ours(
+        self, model: "EvaluatedModel | None", picture_set: "PictureSet", protocol: "Protocol"
+    ) -> "list[Method]":
+        if model is None:
+            return []
+        return model.methods(picture_set, protocol, self.out, overwrite=self.overwrite)
+
+    def _sweep(
+        self,
+        sweep: "Sweep",
+        entry: "SetReport",
+        score: "Score",
+        model: "EvaluatedModel | None",
+        work: "_Work",
+    ) -> "SweepResult":
+        """Measure a set at each strength; methods that are folders, where they have outputs."""
+        from nsarm_cli.evaluation.methods import BicubicMethod, FolderMethod
+        from nsarm_cli.evaluation.sweeps import damaged, summarise_sweep
+
+        picture_set, protocol = entry.result.picture_set, entry.result.protocol
+        rows: list[Mapping[str, Rows]] = [entry.result.rows]
+        for strength in sweep.strengths:
+            inputs = damaged(picture_set, sweep, strength, self.out / "sweeps")
+            others = [
+                FolderMethod.find(name, folder, inputs)
+                for name, folder in self.methods.items()
+                if (folder / inputs.name).is_dir()
+            ]
+            ours = self._ours(model, inputs, protocol)
+            rows.append(work.of(inputs, [*ours, BicubicMethod(), *others], protocol).rows)
+        return summarise_sweep(picture_set.name, sweep, score, rows)
 
     def _write(self, report: "Report", methods: "list[list[Method]]") -> None:
         """Write the report's files."""
@@ -146,12 +184,15 @@ class Run:
             picture_set, protocol = open_dataset(known, root, self.limit), Protocol.PAPER
         else:
             picture_set, protocol = find_set(Path(name)).first(self.limit), Protocol.NATIVE
+        if self.is_captioned:
+            places = [*self.captions, *([self.data_root / "captions"] if self.data_root else [])]
+            picture_set = eval_model.find_captions(picture_set, places)
         return picture_set, protocol if self.protocol == "auto" else Protocol(self.protocol)
 
     def _check_names(self, sets: Sequence[str]) -> None:
         if len(set(sets)) < len(sets):
             raise ConfigError("two sets have the same name; rename a folder or evaluate them apart")
-        own = {"bicubic", self._model_name()}
+        own = {"bicubic", self._model_name(), captioned(self._model_name())}
         if taken := own & self.methods.keys():
             raise ConfigError(
                 f"method {taken.pop()!r} has the name of one that runs here; call it otherwise"
@@ -177,12 +218,16 @@ class Run:
     def _measures(self, device: "torch.device") -> "tuple[list[Measure], list[Missing]]":
         """Load the measures; those that are missing are told about."""
         from nsarm_cli.evaluation.measures import choose, learned_measures, own_measures
+        from nsarm_cli.evaluation.pyiqa_measures import pyiqa_measures
+        from nsarm_cli.evaluation.robustness import PAPER
         from nsarm_cli.weights.store import Store
 
         folder = self.measure_weights or Store().root / "measures"
         learned, missing = learned_measures(_LEARNED, folder, device)
-        own = {m.name: m for m in [*own_measures(), *learned]}
-        order = ("psnr_y", "ssim_y", "lpips", "dists", "niqe", "lr_psnr", "color_shift")
+        extra, missing_extra = pyiqa_measures(device)
+        missing += missing_extra
+        own = {m.name: m for m in [*own_measures(), *learned, *extra]}
+        order = ("psnr_y", "ssim_y", "lpips", "dists", "niqe", *PAPER, "lr_psnr", "color_shift")
         available = [own[name] for name in order if name in own]
         chosen = choose(available, missing, self.measures)
         if self.measures is not None:
@@ -191,31 +236,53 @@ class Run:
             console.say(f"{entry.name} is left out: {entry.reason}")
         return chosen, missing
 
+    def _fid(
+        self,
+        sets: "Sequence[tuple[PictureSet, Protocol]]",
+        device: "torch.device",
+        missing: "list[Missing]",
+    ) -> "Fid | None":
+        """Load FID where a set is large enough for it and no measures were named."""
+        from nsarm_cli.evaluation.measures import Missing
+        from nsarm_cli.evaluation.pyiqa_measures import FID_LEAST, load_fid
+
+        is_usable = any(s.has_references and len(s.items) >= FID_LEAST for s, _ in sets)
+        if self.measures is not None or not is_usable:
+            return None
+        try:
+            return load_fid(device)
+        except WeightsError as error:
+            missing.append(Missing("fid", str(error)))
+            console.say(f"fid is left out: {error}")
+            return None
+
     def _others(self, picture_set: "PictureSet") -> "list[Method]":
         from nsarm_cli.evaluation.methods import FolderMethod
 
         return [FolderMethod.find(n, folder, picture_set) for n, folder in self.methods.items()]
 
-    def _load(self, device: "torch.device", dtype: "torch.dtype") -> "_Model | None":
+    def _load(
+        self, sets: "Sequence[PictureSet]", device: "torch.device", dtype: "torch.dtype"
+    ) -> "EvaluatedModel | None":
         """Load the model, unless there is to be none."""
-        from nsarm_cli.pipeline import DEFAULT_MODEL, Upscaler
-        from nsarm_cli.weights.families import load_resolver
+        from nsarm_cli.pipeline import DEFAULT_MODEL
 
         if self.model == NO_MODEL:
+            for option, value in (("--speed", self.speed), ("--prompts", self.is_captioned)):
+                if value:
+                    raise ConfigError(f"{option} is about a model, but there is none; name one")
             return None
-        name = self.model or DEFAULT_MODEL
-        precision = str(dtype).removeprefix("torch.")
-        upscaler = Upscaler(load_resolver(name, device, dtype), device)
-        settings = {
-            "model": name,
-            "weights": _weights_digest(name),
-            "precision": precision,
-            "seed": self.seed,
-            "sampling": str(upscaler.sampling),
-        }
-        return _Model(self._model_name(), upscaler, settings)
+        return eval_model.load(
+            self.model or DEFAULT_MODEL,
+            self._model_name(),
+            device,
+            dtype,
+            seed=self.seed,
+            prompts=self.prompts,
+            captions=[item.caption or "" for s in sets for item in s.items],
+        )
 
-    def _facts(self, model: "_Model | None", device: "torch.device") -> dict[str, Any]:
+    def _facts(self, model: "EvaluatedModel | None", device: "torch.device") -> dict[str, Any]:
         from dataclasses import asdict
 
         from nsarm_cli.benchmark.machine import Machine
@@ -230,36 +297,34 @@ class Run:
 
 
 @dataclass(frozen=True)
-class _Model:
-    """A model that runs here, with all that its outputs depend on."""
+class _Work:
+    """What measuring needs, whatever the set."""
 
-    name: str
-    upscaler: "Upscaler"
-    settings: dict[str, Any]
+    measures: "Sequence[Measure]"
+    journal: "Journal"
+    batch: int
+    ranks: "Ranks"
 
-    def method(self, picture_set: "PictureSet", protocol: "Protocol", run: Run) -> "Method":
-        """Make it a method, whose outputs are kept in a folder of the run."""
-        from nsarm_cli.evaluation.methods import ModelMethod, prepare
+    def of(
+        self, picture_set: "PictureSet", methods: "Sequence[Method]", protocol: "Protocol"
+    ) -> "SetResult":
+        """Measure the outputs of methods on a set, under a bar."""
+        from nsarm_cli.evaluation.runner import evaluate
 
-        folder = run.out / "outputs" / f"{picture_set.name}-{protocol.value}" / self.name
-        prepare(folder, self.settings, overwrite=run.overwrite)
+        pictures = -(-len(picture_set.items) * len(methods) // self.ranks.world)
+        with console.progress_bar(pictures) as bar:
+            places = count()
 
-        def enlarge(image: "Image.Image", _: "Item") -> "Image.Image":
-            return self.upscaler.upscale(image, seed=run.seed)
+            def on_picture(label: str) -> None:
+                bar.begin(next(places), label)
 
-        return ModelMethod(self.name, f"model {self.settings['model']}", folder, enlarge)
-
-
-def _weights_digest(model: str) -> str:
-    """Name the weights that outputs were made with: a digest of the model's files."""
-    from nsarm_cli.weights.catalog import find_model
-    from nsarm_cli.weights.store import Store
-
-    folder = Path(model)
-    found = folder if folder.is_dir() else Store().runnable(find_model(model))
-    digest = hashlib.sha256()
-    for path in sorted((found or folder).glob("*")):
-        if path.suffix in (".json", ".safetensors"):
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+            return evaluate(
+                picture_set,
+                methods,
+                self.measures,
+                protocol,
+                self.journal,
+                batch=self.batch,
+                ranks=self.ranks,
+                on_picture=on_picture,
+            )

@@ -1,6 +1,7 @@
 """The tables of `nsarm eval` on the terminal."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.table import Table
@@ -27,6 +28,13 @@ def show(report: "Report") -> None:
             console.result("No picture has a score under every method, so none failed or held.")
         else:
             console.result_table(_failures(entry))
+        for method, whole in entry.result.whole.items():
+            for name, value in whole.items():
+                console.result(f"{name.upper()} of {method} over the whole set: {value:.2f}")
+    for sweep in report.extra.get("sweeps", ()):
+        console.result_table(_sweep(sweep))
+    if "speed" in report.extra:
+        console.result_table(_speed(report.extra["speed"]))
     console.result(f"{_BEST} best, {_SECOND} second best of the measured methods")
 
 
@@ -110,4 +118,42 @@ def _failures(entry: "SetReport") -> Table:
             *(str(count) for count in spread.failures.values()),
             ", ".join(spread.worst),
         )
+    return table
+
+
+def _sweep(sweep: "Mapping[str, Any]") -> Table:
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"{sweep['set']} under growing {sweep['kind']} ({sweep['unit']}): mean score, "
+        f"{sweep['score']}",
+        title_justify="left",
+    )
+    table.add_column("method")
+    for strength in sweep["strengths"]:
+        table.add_column(f"{strength:g}", justify="right")
+    for method, values in sweep["score_means"].items():
+        table.add_row(method, *("-" if v is None else f"{v:.4f}" for v in values))
+    return table
+
+
+def _speed(speed: "Mapping[str, Any]") -> Table:
+    sizes = " to ".join(f"{w}x{h}" for w, h in (speed["input"], speed["output"]))
+    table = Table(
+        box=box.SIMPLE_HEAD,
+        title=f"Speed of {speed['model']}, {sizes}, median of {speed['repeat']} runs",
+        title_justify="left",
+        caption_justify="left",
+    )
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    for stage in speed["stages"]:
+        table.add_row(stage["stage"], f"{stage['seconds']['median']:.4f}")
+    table.add_row("one picture", f"{speed['seconds']['median']:.4f}")
+    for row in speed["published"]:
+        name = f"{row['method']}, published, {row['output']} pixels on {row['hardware']}"
+        table.add_row(name, f"{row['seconds']:g}", style="dim")
+    peak, count = speed["peak_memory"], speed["parameters"]
+    memory = "not known" if peak is None else f"{peak / 1e6:,.0f} MB {speed['peak_memory_kind']}"
+    parameters = "not known" if count is None else f"{count:,}"
+    table.caption = f"{speed['inside']} Peak memory: {memory}. Parameters: {parameters}."
     return table

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from nsarm_cli.evaluation.cases import Cases
 from nsarm_cli.evaluation.curves import figure
+from nsarm_cli.evaluation.extra_page import speed_section, sweeps_section
 from nsarm_cli.evaluation.measures import Measure
 from nsarm_cli.evaluation.published import PAPER, PublishedRow, published_rows
 from nsarm_cli.evaluation.results import Report, SetReport, ranking
 from nsarm_cli.evaluation.robustness import LEVELS, Robustness
+from nsarm_cli.evaluation.tables import table
 from nsarm_cli.evaluation.viewer import viewer
 
 _WEB = Path(__file__).parent / "web"
@@ -32,6 +34,12 @@ def page(report: Report, cases: Mapping[str, Cases]) -> str:
         _section(i, entry, report.measures, cases.get(name))
         for i, (name, entry) in enumerate(zip(names, report.sets, strict=True))
     )
+    if "sweeps" in report.extra:
+        sections += sweeps_section(report.extra["sweeps"])
+        links += '<a href="#sweeps">Growing damage</a>'
+    if "speed" in report.extra:
+        sections += speed_section(report.extra["speed"])
+        links += '<a href="#speed">Speed</a>'
     facts = report.facts
     machine = ", ".join(
         f"{key.replace('_', ' ')} {value}"
@@ -68,6 +76,9 @@ def _section(
         "<h3>Means</h3>",
         _means(entry, shown),
     ]
+    for name in dict.fromkeys(name for values in result.whole.values() for name in values):
+        found = ", ".join(f"{m} {v[name]:.2f}" for m, v in result.whole.items() if name in v)
+        parts.append(f"<p>{escape(name.upper())} of the whole set: {escape(found)}.</p>")
     if entry.differences:
         parts += [f"<h3>{escape(entry.ours)} less the others</h3>", _differences(entry, shown)]
     if entry.robustness is not None:
@@ -111,7 +122,7 @@ def _means(entry: SetReport, shown: Sequence[Measure]) -> str:
         "Mean (variance); ↑ higher is better, ↓ lower is. Filled mark: best, open mark: second "
         f"best.{source}"
     )
-    return _table(caption, heads, rows, tail)
+    return table(caption, heads, rows, tail)
 
 
 def _published(row: PublishedRow, shown: Sequence[Measure]) -> str:
@@ -141,7 +152,7 @@ def _differences(entry: SetReport, shown: Sequence[Measure]) -> str:
             )
     heads = [(h, "") for h in ("against", "measure", "difference", "95 %", "better on", "verdict")]
     caption = "Over the same pictures; intervals of the mean from a paired bootstrap."
-    return _table(caption, heads, rows)
+    return table(caption, heads, rows)
 
 
 def _robustness(found: Robustness, entry: SetReport) -> str:
@@ -182,7 +193,7 @@ def _robustness(found: Robustness, entry: SetReport) -> str:
     left_out = (
         f"<p>Without a score: {escape(', '.join(found.missing))}.</p>" if found.missing else ""
     )
-    return _table(caption, heads, rows, tail) + left_out + chart
+    return table(caption, heads, rows, tail) + left_out + chart
 
 
 def _measures(report: Report) -> str:
@@ -197,19 +208,4 @@ def _measures(report: Report) -> str:
         f"<li><b>{escape(e.name)}</b>: {escape(e.reason)}</li>" for e in report.missing
     )
     left_out = f"<h3>Not measured</h3><ul>{missing}</ul>" if missing else ""
-    return f'<section id="measures"><h2>Measures</h2>{_table("", heads, rows)}{left_out}</section>'
-
-
-def _table(
-    caption: str, heads: Sequence[tuple[str, str]], rows: Sequence[str], tail: str = ""
-) -> str:
-    cells = "".join(
-        f'<th scope="col" title="{escape(about)}">'
-        f'<button type="button">{escape(text)}</button></th>'
-        for text, about in heads
-    )
-    return (
-        f'<div class="wide"><table><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{cells}</tr></thead><tbody>{''.join(rows)}</tbody>"
-        f"{f'<tbody>{tail}</tbody>' if tail else ''}</table></div>"
-    )
+    return f'<section id="measures"><h2>Measures</h2>{table("", heads, rows)}{left_out}</section>'

@@ -198,8 +198,8 @@ def as_parquet(report: Report) -> bytes:
         pa, pq = import_module("pyarrow"), import_module("pyarrow.parquet")  # optional
     except ImportError as error:
         raise ConfigError(
-            "Parquet needs pyarrow, which is not installed; run: pip install pyarrow, or leave "
-            "--parquet out"
+            "Parquet needs pyarrow, which is not installed; run: pip install 'nsarm[parquet]', "
+            "or leave --parquet out"
         ) from error
     header, lines = as_table(report)
     columns = dict(zip(header, map(list, zip(*lines, strict=True)), strict=True))

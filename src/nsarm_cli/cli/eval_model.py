@@ -1,0 +1,182 @@
+"""The model of an evaluation, and the prompts that it runs under."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsarm_cli.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+    from torch import Tensor
+
+    from nsarm_cli.evaluation.methods import Method
+    from nsarm_cli.evaluation.pictures import Item, PictureSet
+    from nsarm_cli.evaluation.protocol import Protocol
+    from nsarm_cli.pipeline import Upscaler
+
+
+class Prompts(StrEnum):
+    """Choices of `--prompts` (Table 3 of NSARM's paper).
+
+    FIXED: the prompt that the model was tuned for.
+    CAPTIONS: what each picture shows.
+    BOTH: each in turn, as two methods.
+    """
+
+    FIXED = "fixed"
+    CAPTIONS = "captions"
+    BOTH = "both"
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """A model that runs here, with all that its outputs depend on.
+
+    Attributes:
+        name: in tables.
+        upscaler: runs it.
+        seed: of every picture.
+        settings: for the report, and to tell outputs of other settings apart.
+        prompts: that it runs under.
+        features: encoded captions by their text.
+    """
+
+    name: str
+    upscaler: "Upscaler"
+    seed: int
+    settings: dict[str, Any]
+    prompts: Prompts = Prompts.FIXED
+    features: "Mapping[str, Tensor]" = field(default_factory=dict)
+
+    def methods(
+        self, picture_set: "PictureSet", protocol: "Protocol", out: Path, *, overwrite: bool
+    ) -> "list[Method]":
+        """Make it a method for each kind of prompt, whose outputs are kept below a folder.
+
+        Raises:
+            ConfigError: the folder has outputs of other settings.
+        """
+        from nsarm_cli.evaluation.methods import ModelMethod, prepare
+
+        found: list[Method] = []
+        root = out / "outputs" / f"{picture_set.name}-{protocol.value}"
+        note = f"model {self.settings['model']}"
+        if self.prompts is not Prompts.CAPTIONS:
+            prepare(root / self.name, self.settings, overwrite=overwrite)
+            found.append(ModelMethod(self.name, note, root / self.name, self._enlarge))
+        if self.prompts is not Prompts.FIXED:
+            name = captioned(self.name)
+            captions = sorted((item.name, item.caption) for item in picture_set.items)
+            digest = hashlib.sha256(json.dumps(captions).encode()).hexdigest()
+            prepare(root / name, self.settings | {"captions": digest}, overwrite=overwrite)
+            note += ", under the caption of each picture"
+            found.append(ModelMethod(name, note, root / name, self._enlarge_captioned))
+        return found
+
+    def _enlarge(self, image: "Image.Image", _: "Item") -> "Image.Image":
+        return self.upscaler.upscale(image, seed=self.seed)
+
+    def _enlarge_captioned(self, image: "Image.Image", item: "Item") -> "Image.Image":
+        prompt = self.features[item.caption or ""]
+        return self.upscaler.upscale(image, seed=self.seed, prompt=prompt)
+
+
+def captioned(name: str) -> str:
+    """Name a model under captions."""
+    return f"{name}-captions"
+
+
+def load(
+    model: str,
+    name: str,
+    device: "torch.device",
+    dtype: "torch.dtype",
+    *,
+    seed: int,
+    prompts: Prompts,
+    captions: Sequence[str],
+) -> EvaluatedModel:
+    """Load a model, after what reads captions has left the memory again.
+
+    Args:
+        model: its name or folder.
+        name: in tables.
+        device: where it runs.
+        dtype: of its weights.
+        seed: of every picture.
+        prompts: that it runs under.
+        captions: of all pictures; not looked at where the prompt is fixed.
+
+    Raises:
+        ConfigError: there are captions and the model takes no text.
+        WeightsError: the model, or its text encoder, is missing or damaged.
+    """
+    from nsarm_cli.pipeline import Upscaler
+    from nsarm_cli.weights.families import load_resolver, load_text_encoder, text_width
+
+    features: dict[str, Tensor] = {}
+    if prompts is not Prompts.FIXED:
+        if text_width(model) is None:
+            raise ConfigError(f"model {model} takes no text; leave --prompts out")
+        distinct = sorted(set(captions))
+        encoder = load_text_encoder(model, device, dtype)
+        features = {text: encoder.encode([text])[0] for text in distinct}
+        del encoder
+    upscaler = Upscaler(load_resolver(model, device, dtype), device)
+    settings = {
+        "model": model,
+        "weights": weights_digest(model),
+        "precision": str(dtype).removeprefix("torch."),
+        "seed": seed,
+        "sampling": str(upscaler.sampling),
+    }
+    return EvaluatedModel(name, upscaler, seed, settings, prompts, features)
+
+
+def find_captions(picture_set: "PictureSet", places: Sequence[Path]) -> "PictureSet":
+    """Give the pictures of a set their captions.
+
+    Args:
+        picture_set: may have them already, from its manifest.
+        places: files of captions, and folders that have NAME.jsonl or NAME_256.jsonl, as those
+            of NSARM's authors are called.
+
+    Raises:
+        ConfigError: no place has them, or one picture has none.
+    """
+    from nsarm_cli.evaluation.pictures import read_captions, with_captions
+
+    candidates: list[Path] = []
+    for place in places:
+        names = (f"{picture_set.name}.jsonl", f"{picture_set.name}_256.jsonl")
+        candidates += [place / name for name in names] if place.is_dir() else [place]
+    for path in candidates:
+        if path.is_file():
+            return with_captions(picture_set, read_captions(path))
+    if all(item.caption is not None for item in picture_set.items):
+        return picture_set
+    raise ConfigError(
+        f"{picture_set.name}: its pictures have no captions; name the file of them, or a folder "
+        f"that has {picture_set.name}.jsonl, with --captions"
+    )
+
+
+def weights_digest(model: str) -> str:
+    """Name the weights that outputs were made with: a digest of the model's files."""
+    from nsarm_cli.weights.catalog import find_model
+    from nsarm_cli.weights.store import Store
+
+    folder = Path(model)
+    found = folder if folder.is_dir() else Store().runnable(find_model(model))
+    digest = hashlib.sha256()
+    for path in sorted((found or folder).glob("*")):
+        if path.suffix in (".json", ".safetensors"):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
