@@ -301,3 +301,10 @@ def test_a_process_that_is_stopped_leaves_no_half_picture(tmp_path, make_picture
     if kill is not signal.SIGKILL:
         assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[kill]
         assert files(tmp_path) == ["long.png"]
+
+
+def test_an_empty_list_is_said_to_be_empty_and_no_model_is_chosen(run_cli, tmp_path):
+    (tmp_path / "list").write_text("\n\n")
+    result = run_cli("upscale", "--files-from", tmp_path / "list")
+    assert (result.code, result.out) == (0, "")
+    assert result.err == "there are no pictures to enlarge\n"

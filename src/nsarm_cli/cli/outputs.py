@@ -104,6 +104,7 @@ class OutputOptions:
         self._check()
         found = self._without_outputs(self._found())
         if not found:
+            console.say("there are no pictures to enlarge")
             return []
         jobs = []
         sources = [each.path for each in found]

@@ -17,10 +17,12 @@ class Reporter:
 
     Attributes:
         as_json: one JSON object per picture on stdout in place of the path.
+        resumes: the same command goes on where it was stopped.
         failures: pictures that failed.
     """
 
     as_json: bool = False
+    resumes: bool = False
     failures: int = field(default=0, init=False)
     _made: int = field(default=0, init=False)
     _bar: console.Bar | None = field(default=None, init=False)
@@ -38,9 +40,10 @@ class Reporter:
             yield
         except (KeyboardInterrupt, SystemExit):
             if total > 1:
+                how = "" if self.resumes else " with --skip-existing"
                 self._say(
-                    f"stopped after {self._made} of {total} pictures; the same command with "
-                    "--skip-existing or --resume does the others"
+                    f"stopped after {self._made} of {total} pictures; the same command{how} does "
+                    "the others"
                 )
             raise
         if self.failures and total > 1:

@@ -131,6 +131,8 @@ def upscale(
         room.print_plan(chosen.session(room), with_text=text.needs_encoder(chosen.name))
         return
     jobs = named.plan(ours)
+    if not jobs:
+        return
     chosen = _choose(model, device, precision, threads, room)
     words = text.gather([job.source for job in jobs], chosen.name, chosen.device, chosen.dtype)
     session = chosen.session(room)
@@ -144,7 +146,8 @@ def upscale(
         if len(waiting) < len(jobs):
             console.say(f"{len(jobs) - len(waiting)} of {len(jobs)} pictures are done already")
         jobs = waiting
-    if Batch(partial(memory_options.load, session), settings, Reporter(json), manifest).run(jobs):
+    reporter = Reporter(json, resumes=manifest is not None)
+    if Batch(partial(memory_options.load, session), settings, reporter, manifest).run(jobs):
         raise typer.Exit(ImageError.exit_code)
 
 
