@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "retry": ("errors", "torch"),
     "passes": ("models.interface retry imaging runtime errors", "torch"),
     "latent_pass": ("models.interface passes retry imaging errors", "torch"),
+    "acceleration": ("models memory", "torch"),
     "pipeline": ("models.interface passes latent_pass retry imaging runtime errors", "torch PIL"),
     "training": (
         "models text weights degradation perceptual evaluation.niqe imaging runtime errors",
@@ -42,8 +43,8 @@ MAY_IMPORT = {
     ),
     "benchmark": ("models runtime errors", "torch"),
     "cli": (
-        "models text memory weights pipeline imaging degradation perceptual training evaluation "
-        "benchmark runtime errors",
+        "models text memory acceleration weights pipeline imaging degradation perceptual training "
+        "evaluation benchmark runtime errors",
         "torch numpy PIL safetensors typer rich",
     ),
     "__init__": ("models.interface pipeline errors", ""),  # the public names

@@ -12,6 +12,7 @@ from nsarm_cli.benchmark.memory import PeakMemory
 from nsarm_cli.benchmark.roofline import Roofline, measure_roofline
 from nsarm_cli.benchmark.work import Work, count_work
 from nsarm_cli.errors import DeviceError
+from nsarm_cli.models.interface import SuperResolver
 from nsarm_cli.runtime import window_generator
 
 COLOUR = "colour"
@@ -90,6 +91,7 @@ def measure_stages(
     warmup: int,
     repeat: int,
     on_run: Callable[[int], None],
+    prepare: Callable[[SuperResolver], None] = lambda _: None,
 ) -> StagesReport:
     """Measure a preset with random weights.
 
@@ -102,6 +104,7 @@ def measure_stages(
         warmup: runs before those that count.
         repeat: runs that count.
         on_run: told the number of finished runs, warm-up included.
+        prepare: what is done to the model before the first run, such as compiling it.
 
     Raises:
         WeightsError: no preset has this name.
@@ -112,6 +115,7 @@ def measure_stages(
         roofline = measure_roofline(device, dtype)
         subject = build_subject(model, device, dtype)
         resolver = subject.resolver
+        prepare(resolver)
         lr = _picture(batch, resolver.window).to(device)
 
         def run(mark: Callable[[], None]) -> None:

@@ -60,6 +60,7 @@ def bench(
         int, typer.Option(help="Runs before them that do not count.", min=0, metavar="N")
     ] = 1,
     threads: options.Threads = None,
+    compile: options.Compile = False,  # noqa: A002 (the word users know)
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of a table.")
     ] = False,
@@ -75,7 +76,7 @@ def bench(
     from nsarm_cli.pipeline import DEFAULT_MODEL
 
     name = model or DEFAULT_MODEL
-    runs = _Runs(*_choose(name, device, precision, threads), batch, warmup, repeat)
+    runs = _Runs(*_choose(name, device, precision, threads), batch, warmup, repeat, compile)
     report: dict[str, Any]
     show: Callable[[], None]
     if picture is None:
@@ -91,6 +92,7 @@ def bench(
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": asdict(machine),
             "measured": "stages" if picture is None else "picture",
+            "compiled": compile,
         }
         console.result(json.dumps(head | report, indent=2))
     else:
@@ -107,6 +109,14 @@ class _Runs:
     batch: int | None
     warmup: int
     repeat: int
+    compiled: bool
+
+    def prepare(self, resolver: "SuperResolver") -> None:
+        """Compile a model if asked to."""
+        from nsarm_cli.acceleration import accelerate
+
+        if self.compiled:
+            accelerate(resolver, self.device)
 
     @contextmanager
     def counted(self) -> Iterator[Callable[[int], None]]:
@@ -154,6 +164,7 @@ def _measure_stages(model: str, runs: _Runs) -> "StagesReport":
             warmup=runs.warmup,
             repeat=runs.repeat,
             on_run=on_run,
+            prepare=runs.prepare,
         )
 
 
@@ -168,6 +179,7 @@ def _measure_picture(model: str, side: int, runs: _Runs) -> "tuple[dict[str, Any
     from nsarm_cli.runtime import window_generator
 
     resolver, weights = _load(model, runs)
+    runs.prepare(resolver)
     upscaler = Upscaler(resolver, runs.device, batch=runs.batch)
     noise = torch.rand(3, side, side, generator=window_generator(0, 0))
     image = to_image(noise * 2 - 1)  # the time does not depend on what a picture shows

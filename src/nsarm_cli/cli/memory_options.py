@@ -201,9 +201,12 @@ def gib(size: int) -> str:
     return f"{size / 2**30:.2f}"
 
 
-def load(session: "Session") -> "Upscaler":
-    """Load the model of a session."""
+def load(session: "Session", *, compiled: bool) -> "Upscaler":
+    """Load the model of a session, and compile it if asked to."""
+    from nsarm_cli.acceleration import accelerate
     from nsarm_cli.pipeline import Upscaler
 
     resolver, relief = session.load()
+    if compiled:
+        accelerate(resolver, session.device)
     return Upscaler(resolver, session.device, batch=session.settings.batch, relief=relief)

@@ -56,6 +56,14 @@ Threads = Annotated[
     ),
 ]
 
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile",
+        help="Compile the model first: a minute or more at the start, quicker afterwards on a GPU.",
+    ),
+]
+
 Seed = Annotated[int, typer.Option(help="The same seed gives the same result.", min=0, metavar="N")]
 
 Temperature = Annotated[

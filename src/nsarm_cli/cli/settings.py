@@ -39,6 +39,7 @@ class Settings:
         keeps_metadata: outputs get the metadata of inputs, and these settings.
         trace: where the first window's tensors go, or None.
         overwrite_trace: that file may be replaced.
+        compiled: the model runs through torch.compile.
     """
 
     model: str
@@ -57,6 +58,7 @@ class Settings:
     keeps_metadata: bool = True
     trace: Path | None = None
     overwrite_trace: bool = False
+    compiled: bool = False
 
     def sampling(self, tuned: "Sampling") -> "Sampling":
         """The model's settings with those that were asked for."""
@@ -73,6 +75,7 @@ class Settings:
             "digest": self.digest,
             "precision": self.precision,
             "quantize": str(self.session.settings.quantize),
+            "compiled": self.compiled,
             "size": [self.size.scale, self.size.width, self.size.height, self.size.max_side],
             "seed": self.seed,
             "temperature": self.temperature,

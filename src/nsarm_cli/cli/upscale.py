@@ -91,6 +91,7 @@ def upscale(
         ),
     ] = None,
     threads: options.Threads = None,
+    compile: options.Compile = False,  # noqa: A002 (the word users know)
     memory: memory_options.Memory = None,
     trace: Annotated[
         Path | None,
@@ -140,14 +141,16 @@ def upscale(
     settings = Settings(
         chosen.name, chosen.digest, str(chosen.device), chosen.precision, session, size, seed,
         temperature, top_p, color, words, steered, quality, not no_metadata, trace, overwrite,
+        compile,
     )  # fmt: skip
     if manifest is not None:
         waiting = manifest.remaining(jobs, settings.key)
         if len(waiting) < len(jobs):
             console.say(f"{len(jobs) - len(waiting)} of {len(jobs)} pictures are done already")
         jobs = waiting
+    load = partial(memory_options.load, session, compiled=compile)
     reporter = Reporter(json, resumes=manifest is not None)
-    if Batch(partial(memory_options.load, session), settings, reporter, manifest).run(jobs):
+    if Batch(load, settings, reporter, manifest).run(jobs):
         raise typer.Exit(ImageError.exit_code)
 
 

@@ -5,9 +5,7 @@ sharding and what is computed stay as they are. Without gradients, as in validat
 run as they always do.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,11 +16,10 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
-from nsarm_cli.models.core.block import Block, BlockContext
+from nsarm_cli.models.core.block import Block
+from nsarm_cli.models.core.compiled import Forward, compiled_forward
 from nsarm_cli.models.core.convolution import ResidualBlock
 from nsarm_cli.models.varsr.refiner import RefinerBlock
-
-Forward = Callable[..., Any]
 
 UNITS = (Block, nn.TransformerEncoderLayer, ResidualBlock, RefinerBlock)
 """What is computed again, or compiled, as a whole."""
@@ -55,7 +52,7 @@ def economise(
         plain = unit.forward
         forward: Forward = plain
         if compiled and isinstance(unit, Block):
-            forward = _compiled(unit, backend)
+            forward = compiled_forward(unit, backend)
         if recompute != "none":
             forward = _recomputed(forward, recompute)
         if forward is not plain:
@@ -81,19 +78,3 @@ def _recomputed(forward: Forward, policy: str) -> Forward:
 def _keep(_context: Any, operation: Any, *_arguments: Any, **_named: Any) -> CheckpointPolicy:
     kept = operation in KEPT
     return CheckpointPolicy.MUST_SAVE if kept else CheckpointPolicy.PREFER_RECOMPUTE
-
-
-def _compiled(block: Block, backend: str) -> Forward:
-    call = torch.compile(_call_block, backend=backend, dynamic=False)
-
-    def run(x: torch.Tensor, context: BlockContext, index: int) -> torch.Tensor:
-        # The number of a block would be compiled in, and each block compiled anew.
-        text = None if context.text is None else [context.text[index]]
-        own = dataclasses.replace(context, text=text)
-        return call(block, x, own)
-
-    return run
-
-
-def _call_block(block: Block, x: torch.Tensor, context: BlockContext) -> torch.Tensor:
-    return type(block).forward(block, x, context, 0)

@@ -1,0 +1,88 @@
+"""A compiled model gives what the plain one gives, and one function serves all its blocks."""
+
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from nsarm_cli.acceleration import accelerate
+from nsarm_cli.models.interface import Sampling
+from nsarm_cli.models.nsarm.resolver import NsarmResolver, NsarmTextResolver
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def windows():
+    return torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def traced(resolver, windows, guidance=1.0):
+    """Logits, bits and picture of a run."""
+    trace: dict[str, torch.Tensor] = {}
+    generators = [torch.Generator().manual_seed(i) for i in range(len(windows))]
+    sampling = Sampling(temperature=0.5, guidance=guidance)
+    trace["picture"] = resolver.resolve(windows, generators, sampling, trace=trace)
+    return trace
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_model_samples_the_same_bits(make_model, windows, backend):
+    model = make_model()
+    plain = traced(NsarmResolver(model), windows)
+    resolver = NsarmResolver(model)
+    accelerate(resolver, CPU, backend)
+    compiled = traced(resolver, windows)
+    assert compiled.keys() == plain.keys()
+    for name, tensor in plain.items():
+        assert torch.allclose(compiled[name].float(), tensor.float(), atol=1e-5), name
+
+
+def test_text_and_guidance_run_compiled_too(make_model, windows):
+    prompt = torch.randn(5, 256, generator=torch.Generator().manual_seed(1))
+    model = make_model(text=True)
+    plain = traced(NsarmTextResolver(model, prompt), windows, guidance=2.0)
+    resolver = NsarmTextResolver(model, prompt)
+    accelerate(resolver, CPU, "aot_eager")
+    compiled = traced(resolver, windows, guidance=2.0)
+    assert torch.allclose(compiled["picture"], plain["picture"], atol=1e-5)
+
+
+def test_there_is_a_function_per_pass_and_not_per_block(make_model, windows):
+    model = make_model()
+    depth, passes = len(model.transformer.blocks), 3
+    assert depth == 3
+    counter = CompileCounterWithBackend("eager")
+    resolver = NsarmResolver(model)
+    accelerate(resolver, CPU, counter)
+    traced(resolver, windows[:1])
+    assert counter.frame_count == passes
+    traced(resolver, windows[1:])
+    assert counter.frame_count == passes
+
+
+def test_the_whole_block_is_one_graph(make_model, windows):
+    model = make_model()
+    counter = CompileCounterWithBackend("eager")
+    resolver = NsarmResolver(model)
+    accelerate(resolver, CPU, counter)
+    traced(resolver, windows[:1])
+    products = [str(node.target) for graph in counter.graphs for node in graph.graph.nodes]
+    attention = [name for name in products if "scaled_dot_product" in name]
+    known = model.config.preliminary
+    assert len(counter.graphs) == 3
+    assert len(attention) == known + 2  # the prefill calls attention once per scale
+
+
+def test_names_of_weights_stay(make_model):
+    model = make_model()
+    names = list(model.state_dict())
+    accelerate(NsarmResolver(model), CPU, "eager")
+    assert list(model.state_dict()) == names
