@@ -10,7 +10,7 @@ from nsarm_cli.models.varsr.config import PRESETS as VARSR_PRESETS
 
 pytestmark = pytest.mark.usefixtures("presets")
 
-HEAD = {"nsarm", "date", "machine", "measured"}
+HEAD = {"nsarm", "date", "machine", "measured", "quantize", "compiled"}
 MEMORY = {"peak_memory", "peak_memory_kind"}
 STAGES = HEAD | MEMORY | {
     "model", "precision", "batch", "window", "warmup", "repeat", "parameters", "weight_bytes",
@@ -127,3 +127,18 @@ def test_a_device_without_room_is_an_error_that_says_what_to_do(run_cli, monkeyp
     result = run_cli("bench", *RUNS, "--model", "micro")
     assert result.code == 5
     assert "lower --batch" in result.err
+
+
+def test_compiling_and_quantising_reach_the_model_that_is_measured(document, monkeypatch):
+    prepared = []
+    monkeypatch.setattr(
+        "nsarm_cli.memory.quantize.quantize_blocks",
+        lambda blocks, kind, device: prepared.append((len(blocks), str(kind), str(device))),
+    )
+    monkeypatch.setattr(
+        "nsarm_cli.acceleration.accelerate",
+        lambda resolver, device: prepared.append((resolver.window, str(device))),
+    )
+    report = document("--model", "micro", "--quantize", "int8", "--compile")
+    assert prepared == [(2, "int8", "cpu"), (16, "cpu")]
+    assert (report["quantize"], report["compiled"]) == ("int8", True)

@@ -161,3 +161,14 @@ def test_the_default_model_of_a_card_that_is_not_here_is_what_fits_it(
     for card, model in (("2GB", "nsarm-nano"), ("24GB", "nsarm-8b")):
         assert main(["upscale", "--dry-run", "--memory", card]) == 0
         assert capsys.readouterr().out.startswith(f"{model} on a card of {card}: ")
+
+
+def test_compile_reaches_the_model_before_the_first_picture(run_cli, photo, resolver, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(
+        "nsarm_cli.acceleration.accelerate", lambda model, device: compiled.append(model)
+    )
+    assert run_cli("upscale", photo, "--device", "cpu").code == 0
+    assert compiled == []
+    assert run_cli("upscale", photo, "--device", "cpu", "--overwrite", "--compile").code == 0
+    assert compiled == [resolver]

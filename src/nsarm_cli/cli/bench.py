@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
     from nsarm_cli.models.interface import SuperResolver
 
 app = typer.Typer()
+
+
+class Stored(StrEnum):
+    """How matrices are stored: the values of `memory.settings.Quantize`."""
+
+    NONE = "none"
+    INT8 = "int8"
+    INT4 = "int4"
+    FP8 = "fp8"
 
 
 @app.command()
@@ -60,6 +70,10 @@ def bench(
         int, typer.Option(help="Runs before them that do not count.", min=0, metavar="N")
     ] = 1,
     threads: options.Threads = None,
+    quantize: Annotated[
+        Stored,
+        typer.Option(help="Store the matrices of the transformer's blocks in fewer bits."),
+    ] = Stored.NONE,
     compile: options.Compile = False,  # noqa: A002 (the word users know)
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document instead of a table.")
@@ -76,7 +90,9 @@ def bench(
     from nsarm_cli.pipeline import DEFAULT_MODEL
 
     name = model or DEFAULT_MODEL
-    runs = _Runs(*_choose(name, device, precision, threads), batch, warmup, repeat, compile)
+    runs = _Runs(
+        *_choose(name, device, precision, threads), batch, warmup, repeat, quantize, compile
+    )
     report: dict[str, Any]
     show: Callable[[], None]
     if picture is None:
@@ -92,6 +108,7 @@ def bench(
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "machine": asdict(machine),
             "measured": "stages" if picture is None else "picture",
+            "quantize": quantize.value,
             "compiled": compile,
         }
         console.result(json.dumps(head | report, indent=2))
@@ -109,12 +126,18 @@ class _Runs:
     batch: int | None
     warmup: int
     repeat: int
+    quantize: Stored
     compiled: bool
 
     def prepare(self, resolver: "SuperResolver") -> None:
-        """Compile a model if asked to."""
+        """Quantise and compile a model, as asked."""
         from nsarm_cli.acceleration import accelerate
+        from nsarm_cli.memory.placement import Offloadable
+        from nsarm_cli.memory.quantize import quantize_blocks
+        from nsarm_cli.memory.settings import Quantize
 
+        if isinstance(resolver, Offloadable):
+            quantize_blocks(resolver.transformer.blocks, Quantize(self.quantize), self.device)
         if self.compiled:
             accelerate(resolver, self.device)
 

@@ -1,6 +1,5 @@
 """A compiled model gives what the plain one gives, and one function serves all its blocks."""
 
-
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend

@@ -202,7 +202,9 @@ class NextScaleTransformer(nn.Module):
         head_width = self.config.width // self.config.heads
         prefix = [] if schedule.prefix is None else [schedule.prefix]
         grids = [*prefix, *schedule.tokens]
-        return rope_table(grids, head_width, schedule.position_grid, self._settle).to(device)
+        return rope_table(grids, head_width, schedule.position_grid, self._settle).to(
+            device, non_blocking=True
+        )
 
     def allocate_cache(self, batch: int, schedule: ScaleSchedule) -> KeyValueCache:
         """An empty cache for the prefix and all scales, in `cache_home` if it is set."""

@@ -45,7 +45,9 @@ class BitCodec:
         scaled = filter_logits(pairs / sampling.temperature, top_p=sampling.top_p)
         shape = (pairs.shape[1] * self.bits, 2)
         noise = torch.stack([exponential_noise(shape, g) for g in generators])
-        return draw(scaled.softmax(-1), noise.to(pairs.device).view_as(pairs)).bool()
+        # Without waiting: the processor is to stay ahead of a GPU.
+        noise = noise.to(pairs.device, non_blocking=True)
+        return draw(scaled.softmax(-1), noise.view_as(pairs)).bool()
 
     def to_codes(self, symbols: Tensor, grid: tuple[int, int]) -> Tensor:
         """Codes "b d h w" of bits "b l n"."""

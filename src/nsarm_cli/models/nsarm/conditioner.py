@@ -64,7 +64,7 @@ class TextConditioner(nn.Module):
         text = torch.stack([F.pad(c.float(), (0, 0, 0, longest - len(c))) for c in captions])
         mask = None
         if bool((lengths != longest).any()):
-            mask = (torch.arange(longest) < lengths[:, None]).to(text.device)
+            mask = (torch.arange(longest) < lengths[:, None]).to(text.device, non_blocking=True)
         normed = F.rms_norm(text, text.shape[-1:], self.norm.weight.float(), self.norm.eps)
         context = project(self.out, F.gelu(project(self.lift, normed), approximate="tanh"))
         return Condition(self.pool(normed, mask), context, mask)
