@@ -2,9 +2,15 @@
 
 import csv
 import json
+import sys
 
 import pytest
 from PIL import Image
+
+
+@pytest.fixture(autouse=True)
+def without_pyiqa(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyiqa", None)
 
 
 @pytest.fixture
@@ -33,6 +39,7 @@ def test_a_folder_is_measured_and_written_down(evaluate, pictures, tmp_path):
     assert "pictures: 3 pictures; native: 24x24 to 96x96 (method)" in done.out
     assert "nsarm-nano" in done.out
     assert "lpips is left out: " in done.err
+    assert "clipiqa, musiq, maniqa, topiq are left out: " in done.err
     (entry,) = results(tmp_path)["sets"]
     assert list(entry["methods"]) == ["nsarm-nano", "bicubic"]
     assert entry["methods"]["bicubic"]["summary"]["psnr_y"]["n"] == 3

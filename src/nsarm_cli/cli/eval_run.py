@@ -232,8 +232,12 @@ class Run:
         chosen = choose(available, missing, self.measures)
         if self.measures is not None:
             return chosen, []
+        reasons: dict[str, list[str]] = {}
         for entry in missing:
-            console.say(f"{entry.name} is left out: {entry.reason}")
+            reasons.setdefault(entry.reason, []).append(entry.name)
+        for reason, left_out in reasons.items():
+            verb = "is" if len(left_out) == 1 else "are"
+            console.say(f"{', '.join(left_out)} {verb} left out: {reason}")
         return chosen, missing
 
     def _fid(

@@ -184,8 +184,8 @@ def _load(extra: Extra, device: torch.device) -> Any:
     except ImportError as error:
         missing = "pyiqa" if error.name in {"pyiqa", None} else f"pyiqa's dependency {error.name}"
         raise WeightsError(
-            f"{extra.title} needs {missing}, which is not installed; run: "
-            "pip install 'nsarm[metrics]' (its licence is PolyForm Noncommercial)"
+            f"{missing} is not installed; run: pip install 'nsarm[metrics]' (its licence is "
+            "PolyForm Noncommercial)"
         ) from error
     for file in extra.files:
         _check(extra, file)
