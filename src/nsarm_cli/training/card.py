@@ -61,7 +61,7 @@ def _stage(record: Record) -> str:
             # Folders of somebody's machine mean nothing to others.
             lines += [f"{what} on: {', '.join(f'`{Path(path).name}`' for path in where)}.", ""]
     if record.metrics:
-        lines += ["| validation | |", "|---|---:|"]
+        lines += ["| at the last validation | |", "|---|---:|"]
         lines += [
             f"| {name} | {value:.6g} |"
             for name, value in record.metrics.items()
