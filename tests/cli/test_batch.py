@@ -308,3 +308,28 @@ def test_an_empty_list_is_said_to_be_empty_and_no_model_is_chosen(run_cli, tmp_p
     result = run_cli("upscale", "--files-from", tmp_path / "list")
     assert (result.code, result.out) == (0, "")
     assert result.err == "there are no pictures to enlarge\n"
+
+
+def test_rows_are_handed_on_in_low_strips_however_high_a_window_is(
+    run_cli, tmp_path, make_picture, resolver, monkeypatch
+):
+    """A band as high as a window took many times its bytes to be finished and packed."""
+    from nsarm_cli.imaging import output
+
+    heights = []
+    write = output.write_png
+
+    def watched(file, layout, strips):
+        def watch():
+            for strip in strips:
+                heights.append(len(strip))
+                yield strip
+
+        write(file, layout, watch())
+
+    monkeypatch.setattr(output, "write_png", watched)
+    resolver.window, resolver.overlap = 64, 4
+    make_picture(70, 130).save(tmp_path / "a.png")
+    assert run_cli("upscale", tmp_path / "a.png").code == 0
+    assert sum(heights) == 520
+    assert max(heights) <= 64

@@ -106,11 +106,13 @@ class Batch:
         Raises:
             ImageError: it is too large, or cannot be written.
         """
+        import torch
+
         from nsarm_cli.imaging.comparison import Comparison
         from nsarm_cli.imaging.formats import check_size, output_format
         from nsarm_cli.imaging.layout import finish, layout_for
         from nsarm_cli.imaging.output import write_picture
-        from nsarm_cli.imaging.rows import Rows
+        from nsarm_cli.imaging.rows import STRIP, Rows
 
         settings, upscaler = self.settings, self.upscaler
         width, height = settings.size.of(job.source, picture.width, picture.height, upscaler.scale)
@@ -159,8 +161,10 @@ class Batch:
                 on_progress=on_progress,
                 trace=tensors,
             )
-            for strip in rows.strips:
-                writer.put(strip)
+            for band in rows.strips:
+                # As high as windows are; finishing and packing rows takes many times their bytes.
+                for strip in torch.split(band, STRIP, dim=1):
+                    writer.put(strip)
             writer.close()
             if settings.trace is not None and tensors is not None:
                 known = {"input": job.source.name, "seed": settings.seed}
