@@ -53,12 +53,26 @@ def test_an_unknown_device_is_an_error_that_lists_the_known(name):
 
 @pytest.mark.parametrize("name", PRECISIONS)
 def test_an_explicit_precision_is_obeyed(name):
-    assert choose_dtype(name, CPU) == (PRECISIONS[name], "as asked")
+    dtype, why = choose_dtype(name, CPU)
+    assert dtype is PRECISIONS[name]
+    assert why.startswith("as asked")
 
 
 def test_an_unknown_precision_is_an_error_that_lists_the_known():
     with pytest.raises(DeviceError, match="'int3' is unknown: choose auto, bf16, fp16, fp32"):
         choose_dtype("int3", CPU)
+
+
+def test_fp16_on_a_processor_without_it_is_told_to_be_slow(monkeypatch):
+    for features, slow in (
+        ({"sse2": True, "avx512_fp16": False}, True),
+        ({"sse2": True, "avx512_fp16": True}, False),
+        ({"neon": True}, False),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda f=features: f, raising=False)
+        dtype, why = choose_dtype("fp16", torch.device("cpu"))
+        assert dtype is torch.float16
+        assert ("fp32 is much faster" in why) is slow
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,9 @@ PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float
 _NATIVE_BF16 = ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16")
 """Names of processor features with bf16 arithmetic, x86 and ARM."""
 
+_NATIVE_FP16 = ("avx512_fp16", "amx_fp16")
+"""The same for fp16, x86 alone."""
+
 
 def choose_device(name: str = "auto") -> tuple[torch.device, str]:
     """Turn the name of a device into a device that exists.
@@ -75,7 +78,9 @@ def choose_dtype(precision: str, device: torch.device) -> tuple[torch.dtype, str
         DeviceError: the precision is unknown.
     """
     if precision in PRECISIONS:
-        return PRECISIONS[precision], "as asked"
+        slow = precision == "fp16" and device.type == "cpu" and _lacks_fp16()
+        remark = ", but this processor has no fp16: fp32 is much faster" if slow else ""
+        return PRECISIONS[precision], f"as asked{remark}"
     if precision != "auto":
         raise DeviceError(
             f"precision {precision!r} is unknown: choose auto, {', '.join(PRECISIONS)}"
@@ -85,23 +90,28 @@ def choose_dtype(precision: str, device: torch.device) -> tuple[torch.dtype, str
             return torch.bfloat16, "the GPU has native bf16"
         return torch.float32, "the GPU has no native bf16"
     if device.type == "cpu":
-        if _processor_has_bf16():
+        if _processor_has(_NATIVE_BF16):
             return torch.bfloat16, "the processor has native bf16"
         return torch.float32, "the processor has no native bf16"
     return torch.float32, "the safe choice on this device"
 
 
-def _processor_has_bf16() -> bool:
-    """Whether this processor multiplies bf16 in hardware; emulated bf16 is slower than fp32."""
+def _lacks_fp16() -> bool:
+    """Whether fp16 is emulated here, which takes tens of times as long; known of x86 alone."""
+    return _processor_has(("sse2",)) and not _processor_has(_NATIVE_FP16)
+
+
+def _processor_has(names: tuple[str, ...]) -> bool:
+    """Whether this processor has one of some features; an emulated type is slower than fp32."""
     query = getattr(torch.cpu, "get_capabilities", None)  # not in the oldest PyTorch we accept
     if query is not None:
         features = query()
-        return any(features.get(name, False) for name in _NATIVE_BF16)
+        return any(features.get(name, False) for name in names)
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8").split()
     except OSError:  # not Linux
         return False
-    return any(name in flags for name in _NATIVE_BF16)
+    return any(name in flags for name in names)
 
 
 def window_generator(seed: int, index: int) -> torch.Generator:

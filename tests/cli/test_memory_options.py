@@ -9,8 +9,9 @@ from PIL import Image
 
 from nsarm_cli.cli import memory_options
 from nsarm_cli.cli.main import main
-from nsarm_cli.memory.settings import Offload, Quantize
+from nsarm_cli.memory.settings import MemorySettings, Offload, Quantize
 from nsarm_cli.models.nsarm.config import NSARM_8B
+from nsarm_cli.pipeline import Upscaler
 
 
 def test_the_choices_are_those_of_the_planner():
@@ -172,3 +173,33 @@ def test_compile_reaches_the_model_before_the_first_picture(run_cli, photo, reso
     assert compiled == []
     assert run_cli("upscale", photo, "--device", "cpu", "--overwrite", "--compile").code == 0
     assert compiled == [resolver]
+
+
+def test_what_a_full_device_changed_is_recorded_of_the_same_picture(
+    run_cli, resolver, photo, monkeypatch
+):
+    """The settings were once recorded before the first window could fail."""
+    quantised = MemorySettings(torch.float32, quantize=Quantize.INT8)
+    resolve = resolver.resolve
+
+    def load_crowded(session, *_, **__):
+        class Relief:
+            settings = session.plan.settings
+
+            def ease(self, *, may_change):
+                self.settings = quantised
+                monkeypatch.setattr(resolver, "resolve", resolve)
+                return may_change
+
+        session._relief = Relief()
+        return Upscaler(resolver, session.device, relief=session._relief)
+
+    def full(*_):
+        raise torch.OutOfMemoryError("full")
+
+    monkeypatch.setattr(memory_options, "load", load_crowded)
+    monkeypatch.setattr(resolver, "resolve", full, raising=False)
+    result = run_cli("upscale", photo, "--json", "--quantize", "none")
+    assert json.loads(result.out)["settings"]["quantize"] == "int8"
+    with Image.open(photo.with_name("photo_x4.png")) as image:
+        assert '"quantize": "int8"' in unescape(str(image.info["xmp"]))

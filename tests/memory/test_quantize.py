@@ -1,13 +1,18 @@
 """Block matrices in fewer bits: what is touched, what is not, and what cannot be done here."""
 
+import logging
+
 import pytest
 import torch
 
 pytest.importorskip("torchao", reason="needs the extra nsarm[quantize]")
 
 from nsarm_cli.errors import DeviceError
+from nsarm_cli.memory.device import DeviceMemory
 from nsarm_cli.memory.estimate import estimate
-from nsarm_cli.memory.quantize import obstacle, quantize_blocks
+from nsarm_cli.memory.planner import Wishes
+from nsarm_cli.memory.quantize import _without_remarks, obstacle, quantize_blocks, usable
+from nsarm_cli.memory.session import Session
 from nsarm_cli.memory.settings import MemorySettings, Quantize
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.config import NSARM_NANO
@@ -75,3 +80,24 @@ def test_without_torchao_the_way_to_get_it_is_told(monkeypatch):
     monkeypatch.setattr("nsarm_cli.memory.quantize.find_spec", lambda _: None)
     assert "pip install 'nsarm[quantize]'" in obstacle(Quantize.INT8, CPU, torch.float32)
     assert obstacle(Quantize.NONE, CPU, torch.float32) is None
+
+
+def test_only_what_works_here_is_chosen_unasked(monkeypatch):
+    cuda = torch.device("cuda")
+    assert usable(CPU, torch.bfloat16) == (Quantize.NONE, Quantize.INT8)
+    assert usable(cuda, torch.bfloat16) == (Quantize.NONE, Quantize.INT8, Quantize.INT4)
+    assert usable(cuda, torch.float16) == (Quantize.NONE, Quantize.INT8)
+    monkeypatch.setattr("nsarm_cli.memory.quantize.find_spec", lambda _: None)
+    assert usable(cuda, torch.bfloat16) == (Quantize.NONE,)
+    crowded = DeviceMemory(2**20, 2**20, host=2**40, separate=False)
+    session = Session.prepare("nsarm-nano", CPU, Wishes(torch.float32), crowded)
+    assert not session.plan.fits
+    assert session.plan.settings.quantize is Quantize.NONE
+
+
+def test_what_torchao_says_of_other_machines_is_kept_back(caplog):
+    logger = logging.getLogger("torchao")
+    with _without_remarks():
+        logger.warning("Failed to load a library for another card")
+    logger.warning("something about this run")
+    assert [record.getMessage() for record in caplog.records] == ["something about this run"]

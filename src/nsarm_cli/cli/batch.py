@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from nsarm_cli.cli import console
@@ -118,27 +119,31 @@ class Batch:
         width, height = settings.size.of(job.source, picture.width, picture.height, upscaler.scale)
         check_size(job.target, width, height)
         layout, lost = layout_for(picture, width, height, output_format(job.target))
-        facts = settings.facts(job, upscaler, (picture.width, picture.height), (width, height))
-        layout = settings.describe(layout, facts["settings"])
         self.reporter.notes(job, (*picture.notes, *lost))
         comparison = None if job.comparison is None else Comparison(picture, layout)
         if self.manifest is not None:
             self.manifest.begin(job)
 
+        def facts() -> dict[str, Any]:
+            return settings.facts(job, upscaler, (picture.width, picture.height), (width, height))
+
         def write(strips: "Iterator[Tensor]") -> None:
-            finished = finish(picture, Rows(height, width, strips), layout)
+            # Until the first rows are there, a full device may still change the settings.
+            first = next(strips)
+            recorded = facts()["settings"]
+            finished = finish(picture, Rows(height, width, chain([first], strips)), layout)
             if comparison is not None:
                 finished = comparison.watch(finished)
             write_picture(
                 job.target,
-                layout,
+                settings.describe(layout, recorded),
                 finished,
                 overwrite=job.overwrite,
                 quality=settings.quality,
             )
             if comparison is not None and job.comparison is not None:
-                sheet = settings.describe(comparison.layout, facts["settings"])
-                title = f"{job.source.name}, {facts['settings']['model']}"
+                sheet = settings.describe(comparison.layout, recorded)
+                title = f"{job.source.name}, {settings.model}"
                 comparison.write(job.comparison, sheet, title, overwrite=job.overwrite)
 
         def on_progress(share: float) -> None:
@@ -179,7 +184,7 @@ class Batch:
         except BaseException:
             writer.cancel()
             raise
-        return _Running(job, writer, began, facts)
+        return _Running(job, writer, began, facts())
 
     def _settle(self) -> None:
         """Wait until the last picture is written, and report it."""

@@ -32,6 +32,7 @@ class Wishes:
         offload: what waits in main memory.
         quantize: how block matrices are stored.
         guided: whether guidance is on; None is as the model was tuned.
+        kinds: how block matrices may be stored where nothing is fixed, first what is best.
     """
 
     dtype: torch.dtype
@@ -39,6 +40,7 @@ class Wishes:
     offload: Offload | None = None
     quantize: Quantize | None = None
     guided: bool | None = None
+    kinds: tuple[Quantize, ...] = (Quantize.NONE, Quantize.INT8, Quantize.INT4)
 
     def is_guided(self, needs: MemoryNeeds) -> bool:
         """Whether guidance is on for a model."""
@@ -109,7 +111,7 @@ def ladder(needs: MemoryNeeds, memory: DeviceMemory, wishes: Wishes) -> Iterator
     offloads = list(Offload) if memory.separate else [Offload.NONE]
     if wishes.offload is not None:
         offloads = [wishes.offload]
-    quantizes = [Quantize.NONE, Quantize.INT8, Quantize.INT4]
+    quantizes = list(wishes.kinds)
     if wishes.quantize is not None or not any(n.linear for n in needs.networks):
         quantizes = [wishes.quantize or Quantize.NONE]
     for quantize in quantizes:

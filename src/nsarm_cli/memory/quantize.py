@@ -3,7 +3,9 @@
 Embeddings, conditions, norms, biases, the head and all convolutions stay as they are.
 """
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import torch
@@ -29,6 +31,12 @@ def obstacle(kind: Quantize, device: torch.device, dtype: torch.dtype) -> str | 
     return None
 
 
+def usable(device: torch.device, dtype: torch.dtype) -> tuple[Quantize, ...]:
+    """What may be chosen unasked: nothing, and the kinds that work here, the dearest last."""
+    kinds = (Quantize.NONE, Quantize.INT8, Quantize.INT4)
+    return tuple(kind for kind in kinds if obstacle(kind, device, dtype) is None)
+
+
 def quantize_blocks(blocks: Iterable[nn.Module], kind: Quantize, device: torch.device) -> None:
     """Quantise the linear layers of blocks, in place and one block at a time.
 
@@ -46,8 +54,9 @@ def quantize_blocks(blocks: Iterable[nn.Module], kind: Quantize, device: torch.d
     dtype = next(m.weight.dtype for m in blocks[0].modules() if isinstance(m, nn.Linear))
     if reason := obstacle(kind, device, dtype):
         raise DeviceError(f"quantising to {kind} does not work here: {reason}")
-    # Imported here: torchao takes a second, and most runs do not need it.
-    from torchao import quantization as ao  # type: ignore[import-untyped]  # noqa: PLC0415
+    with _without_remarks():
+        # Imported here: torchao takes a second, and most runs do not need it.
+        from torchao import quantization as ao  # type: ignore[import-untyped]  # noqa: PLC0415
 
     match kind:
         case Quantize.INT8:
@@ -63,6 +72,20 @@ def quantize_blocks(blocks: Iterable[nn.Module], kind: Quantize, device: torch.d
         block.to(device)
         ao.quantize_(block, config, filter_fn=lambda module, _: _fits(module, kind))
         block.to(home)
+
+
+@contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Keep back what torchao says while it is imported, of parts for other machines."""
+    loggers = [logging.getLogger(name) for name in ("torchao", "torch.utils._pytree")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _fits(module: nn.Module, kind: Quantize) -> bool:

@@ -9,7 +9,7 @@ from nsarm_cli.memory.device import DeviceMemory
 from nsarm_cli.memory.estimate import estimate
 from nsarm_cli.memory.placement import Offloadable, Placement
 from nsarm_cli.memory.planner import Wishes, ladder
-from nsarm_cli.memory.quantize import obstacle, quantize_blocks
+from nsarm_cli.memory.quantize import quantize_blocks
 from nsarm_cli.memory.settings import MemorySettings, Quantize
 from nsarm_cli.models.core.memory import MemoryNeeds
 
@@ -96,8 +96,6 @@ class Relief:
             if changes and self.settings.quantize is not Quantize.NONE:
                 continue
             if takes_more or (changes and not may_change):
-                continue
-            if changes and obstacle(settings.quantize, self._device, settings.dtype):
                 continue
             found.append(settings)
         return found

@@ -1,6 +1,6 @@
 """Load a model under a plan."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -8,7 +8,7 @@ from nsarm_cli.errors import DeviceError
 from nsarm_cli.memory.device import DeviceMemory, memory_of
 from nsarm_cli.memory.placement import HOME, Offloadable
 from nsarm_cli.memory.planner import Plan, Wishes, choose
-from nsarm_cli.memory.quantize import obstacle
+from nsarm_cli.memory.quantize import obstacle, usable
 from nsarm_cli.memory.relief import Relief
 from nsarm_cli.memory.settings import MemorySettings, Offload, Quantize
 from nsarm_cli.models.core.memory import MemoryNeeds
@@ -59,6 +59,7 @@ class Session:
         from nsarm_cli.weights.families import memory_needs  # noqa: PLC0415  (the parts below)
 
         check(wishes, device)
+        wishes = replace(wishes, kinds=usable(device, wishes.dtype))
         memory = memory or memory_of(device)
         needs = memory_needs(model)
         return cls(model, device, needs, memory, wishes, choose(needs, memory, wishes))
