@@ -124,7 +124,7 @@ def test_the_signal_handler_is_restored(monkeypatch):
 
 # Like the command, but with a model that never finishes; says when it has begun.
 SLOW = """
-import sys, time
+import signal, sys, time
 import nsarm_cli.weights.families
 from nsarm_cli.cli.main import main
 from nsarm_cli.models.interface import Sampling
@@ -136,6 +136,7 @@ class Slow:
         time.sleep(3600)
 
 nsarm_cli.weights.families.load_resolver = lambda *_: Slow()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run in background
 sys.exit(main(sys.argv[1:]))
 """
 
