@@ -48,6 +48,12 @@ def test_it_counts_the_operations_of_the_real_step(name, micro, batch):
     assert found.peak >= found.kept > 0
 
 
+def test_a_model_with_text_is_rehearsed_under_its_unconditional_caption(micro_config):
+    transformer = dataclasses.replace(micro_config.transformer, cross=True)
+    model = dataclasses.replace(micro_config, text_width=128, transformer=transformer)
+    assert count(STAGES["stage2"], model).flops > count(STAGES["stage2"], micro_config).flops
+
+
 def test_operations_and_memory_grow_with_the_samples(micro_config):
     config = STAGES["stage2"]
     one, two, three = (count(config, micro_config, samples) for samples in (1, 2, 3))

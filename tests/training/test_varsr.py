@@ -288,3 +288,9 @@ def test_the_tokenizer_may_come_from_another_folder(
 def test_crops_without_low_resolution_are_refused(model, batch):
     with pytest.raises(Exception, match="needs degraded pictures"):
         VarsrStage(model, SETTINGS).loss(Batch(batch.hr, None), 0)
+
+
+def test_a_dry_run_plans_and_times_a_run(nsarm_train, varsr_settings):
+    done = nsarm_train("varsr", "--config", varsr_settings(), "--dry-run")
+    assert done.code == 0, done.err
+    assert "one update of one process took" in done.out

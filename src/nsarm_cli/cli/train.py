@@ -11,8 +11,8 @@ import typer
 
 from nsarm_cli.cli import console, train_data, train_features, train_text
 from nsarm_cli.cli.options import Device, Threads
-from nsarm_cli.cli.train_data import Data
 from nsarm_cli.cli.train_export import export
+from nsarm_cli.cli.train_plan import DryRun, Memory, WorldSize, show_plan
 
 if TYPE_CHECKING:
     from nsarm_cli.training.config import RunConfig
@@ -29,6 +29,14 @@ stages.add_typer(train_data.app)
 stages.add_typer(train_features.app)
 
 
+TrainingData = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        help="Folder, .jsonl list or .tar shard (path, pattern, URL, pipe:COMMAND); repeatable.",
+        metavar="PATH",
+    ),
+]
 Validation = Annotated[
     list[str] | None,
     typer.Option("--val", help="Pictures for validation, never trained on; may be repeated."),
@@ -61,7 +69,7 @@ Perceptual = Annotated[
 @stages.command()
 def tokenizer(
     *,
-    data: Data,
+    data: TrainingData = None,
     config: Settings = "nano-tokenizer",
     out: Out = Path("runs/tokenizer"),
     val: Validation = None,
@@ -70,20 +78,25 @@ def tokenizer(
     perceptual_weights: Perceptual = None,
     device: Device = "auto",
     threads: Threads = None,
+    dry_run: DryRun = False,
+    world_size: WorldSize = 1,
+    memory: Memory = None,
 ) -> None:
     """Train the autoencoder whose bits the model predicts."""
     from nsarm_cli.training.config import TokenizerConfig
-    from nsarm_cli.training.settings_file import read_config
 
-    settings = read_config(TokenizerConfig, config)
-    changes = _changes(model=model, steps=steps, perceptual_weights=perceptual_weights)
-    _train(settings, changes, data, val, out, device=device, threads=threads)
+    options = _given(model=model, steps=steps, perceptual_weights=perceptual_weights)
+    settings = _settings(TokenizerConfig, config, options)
+    if dry_run:
+        show_plan(settings, world_size, memory, device, threads)
+    else:
+        _train(settings, data, val, out, device=device, threads=threads)
 
 
 @stages.command()
 def prior(
     *,
-    data: Data,
+    data: TrainingData = None,
     config: Settings = "nano-prior",
     out: Out = Path("runs/prior"),
     val: Validation = None,
@@ -91,21 +104,24 @@ def prior(
     steps: Steps = None,
     device: Device = "auto",
     threads: Threads = None,
+    dry_run: DryRun = False,
+    world_size: WorldSize = 1,
+    memory: Memory = None,
 ) -> None:
     """Train the transformer on good pictures alone, by cross-entropy; may be left out."""
     from nsarm_cli.training.config import PriorConfig
-    from nsarm_cli.training.settings_file import read_config
 
-    settings = read_config(PriorConfig, config)
-    _train(
-        settings, _changes(model=model, steps=steps), data, val, out, device=device, threads=threads
-    )
+    settings = _settings(PriorConfig, config, _given(model=model, steps=steps))
+    if dry_run:
+        show_plan(settings, world_size, memory, device, threads)
+    else:
+        _train(settings, data, val, out, device=device, threads=threads)
 
 
 @stages.command()
 def stage1(
     *,
-    data: Data,
+    data: TrainingData = None,
     config: Settings = "nano-stage1",
     out: Out = Path("runs/stage1"),
     val: Validation = None,
@@ -114,20 +130,25 @@ def stage1(
     perceptual_weights: Perceptual = None,
     device: Device = "auto",
     threads: Threads = None,
+    dry_run: DryRun = False,
+    world_size: WorldSize = 1,
+    memory: Memory = None,
 ) -> None:
     """Train the transformation network, by mean squared error."""
     from nsarm_cli.training.config import Stage1Config
-    from nsarm_cli.training.settings_file import read_config
 
-    settings = read_config(Stage1Config, config)
-    changes = _changes(model=model, steps=steps, perceptual_weights=perceptual_weights)
-    _train(settings, changes, data, val, out, device=device, threads=threads)
+    options = _given(model=model, steps=steps, perceptual_weights=perceptual_weights)
+    settings = _settings(Stage1Config, config, options)
+    if dry_run:
+        show_plan(settings, world_size, memory, device, threads)
+    else:
+        _train(settings, data, val, out, device=device, threads=threads)
 
 
 @stages.command()
 def stage2(
     *,
-    data: Data,
+    data: TrainingData = None,
     config: Settings = "nano-stage2",
     out: Out = Path("runs/stage2"),
     val: Validation = None,
@@ -136,20 +157,25 @@ def stage2(
     perceptual_weights: Perceptual = None,
     device: Device = "auto",
     threads: Threads = None,
+    dry_run: DryRun = False,
+    world_size: WorldSize = 1,
+    memory: Memory = None,
 ) -> None:
     """Train the transformer, by cross-entropy on labels modified by the transformed scales."""
     from nsarm_cli.training.config import Stage2Config
-    from nsarm_cli.training.settings_file import read_config
 
-    settings = read_config(Stage2Config, config)
-    changes = _changes(model=model, steps=steps, perceptual_weights=perceptual_weights)
-    _train(settings, changes, data, val, out, device=device, threads=threads)
+    options = _given(model=model, steps=steps, perceptual_weights=perceptual_weights)
+    settings = _settings(Stage2Config, config, options)
+    if dry_run:
+        show_plan(settings, world_size, memory, device, threads)
+    else:
+        _train(settings, data, val, out, device=device, threads=threads)
 
 
 @stages.command()
 def decoder(
     *,
-    data: Data,
+    data: TrainingData = None,
     config: Settings = "nano-decoder",
     out: Out = Path("runs/decoder"),
     val: Validation = None,
@@ -158,20 +184,25 @@ def decoder(
     perceptual_weights: Perceptual = None,
     device: Device = "auto",
     threads: Threads = None,
+    dry_run: DryRun = False,
+    world_size: WorldSize = 1,
+    memory: Memory = None,
 ) -> None:
     """Adapt the decoder to the bits that the whole model samples."""
     from nsarm_cli.training.config import DecoderConfig
-    from nsarm_cli.training.settings_file import read_config
 
-    settings = read_config(DecoderConfig, config)
-    changes = _changes(model=model, steps=steps, perceptual_weights=perceptual_weights)
-    _train(settings, changes, data, val, out, device=device, threads=threads)
+    options = _given(model=model, steps=steps, perceptual_weights=perceptual_weights)
+    settings = _settings(DecoderConfig, config, options)
+    if dry_run:
+        show_plan(settings, world_size, memory, device, threads)
+    else:
+        _train(settings, data, val, out, device=device, threads=threads)
 
 
 @stages.command()
 def varsr(
     *,
-    data: Data,
+    data: TrainingData = None,
     negatives: Annotated[
         list[str] | None,
         typer.Option(
@@ -187,30 +218,42 @@ def varsr(
     perceptual_weights: Perceptual = None,
     device: Device = "auto",
     threads: Threads = None,
+    dry_run: DryRun = False,
+    world_size: WorldSize = 1,
+    memory: Memory = None,
 ) -> None:
     """Train VARSR's transformer and refiner together, by cross-entropy and a diffusion loss."""
-    from nsarm_cli.training.settings_file import read_config
     from nsarm_cli.training.varsr_settings import VarsrStageConfig
 
-    settings = read_config(VarsrStageConfig, config)
-    changes = _changes(model=model, steps=steps, perceptual_weights=perceptual_weights)
-    poor = negatives or []
-    _train(settings, changes, data, val, out, device=device, threads=threads, poor=poor)
+    options = _given(model=model, steps=steps, perceptual_weights=perceptual_weights)
+    settings = _settings(VarsrStageConfig, config, options)
+    if dry_run:
+        show_plan(settings, world_size, memory, device, threads)
+    else:
+        poor = negatives or []
+        _train(settings, data, val, out, device=device, threads=threads, poor=poor)
 
 
 stages.command()(export)
 
 
-def _changes(**options: str | Path | int | None) -> dict[str, str | int]:
+def _given(**options: str | Path | int | None) -> dict[str, str | int]:
     """Settings that options of the command replace."""
     given = {name: value for name, value in options.items() if value is not None}
     return {name: str(v) if isinstance(v, Path) else v for name, v in given.items()}
 
 
+def _settings(kind: "type[RunConfig]", source: str, options: dict[str, str | int]) -> "RunConfig":
+    import dataclasses
+
+    from nsarm_cli.training.settings_file import read_config
+
+    return dataclasses.replace(read_config(kind, source), **options)  # type: ignore[arg-type]
+
+
 def _train(
     settings: "RunConfig",
-    changes: dict[str, str | int],
-    data: list[str],
+    data: list[str] | None,
     val: list[str] | None,
     out: Path,
     *,
@@ -218,16 +261,15 @@ def _train(
     threads: int | None,
     poor: Sequence[str] = (),
 ) -> None:
-    import dataclasses
-
     import torch
 
     from nsarm_cli.training.distributed import joined
     from nsarm_cli.training.runner import train
 
+    if not data:
+        raise typer.BadParameter("give the training pictures", param_hint="--data")
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = dataclasses.replace(settings, **changes)  # type: ignore[arg-type]
     with (
         joined(device) as (ranks, reason),
         _stop_on_interrupt(quiet=not ranks.is_first) as stopping,

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from nsarm_cli.errors import ConfigError
+from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.models.varsr.model import VarsrModel
 from nsarm_cli.perceptual.lpips import PerceptualDistance
@@ -29,6 +30,7 @@ from nsarm_cli.training.decoder import DecoderStage
 from nsarm_cli.training.distributed import Ranks, part_of_batch
 from nsarm_cli.training.economy import economise
 from nsarm_cli.training.feed import training_batches, validation_batches
+from nsarm_cli.training.initialise import initialise
 from nsarm_cli.training.loop import Progress, run
 from nsarm_cli.training.lora import ADAPTER_FILE, adapt, adapter_of
 from nsarm_cli.training.model_folder import (
@@ -43,13 +45,13 @@ from nsarm_cli.training.rehearsal import meta_stage, rehearse
 from nsarm_cli.training.settings_file import format_config
 from nsarm_cli.training.stage1 import Stage1, check_window
 from nsarm_cli.training.stage2 import Stage2
-from nsarm_cli.training.start import starting_model
+from nsarm_cli.training.start import starting_config, starting_model
 from nsarm_cli.training.step import Stage, Stepper
 from nsarm_cli.training.tokenizer import TokenizerStage
 from nsarm_cli.training.trackers import open_tracker
 from nsarm_cli.training.varsr import VarsrStage
 from nsarm_cli.training.varsr_settings import VarsrStageConfig
-from nsarm_cli.training.varsr_start import starting_varsr
+from nsarm_cli.training.varsr_start import initialise_varsr, starting_varsr, starting_varsr_config
 from nsarm_cli.training.watch import Watch
 from nsarm_cli.weights.folder import AnyConfig, AnyModel
 
@@ -124,6 +126,27 @@ def _starting_model(config: RunConfig) -> AnyModel:
     if isinstance(config, PartsConfig):
         return starting_model(config, _frozen_dtype(config))
     raise TypeError(f"no model for {type(config).__name__}")
+
+
+def starting_config_of(config: RunConfig) -> AnyConfig:
+    """The configuration of the model that a run starts from, without its weights.
+
+    Raises:
+        ConfigError: `model` is neither a preset nor a folder.
+        WeightsError: the folder has no configuration of the stage's family.
+    """
+    if isinstance(config, VarsrStageConfig):
+        return starting_varsr_config(config)
+    if isinstance(config, PartsConfig):
+        return starting_config(config)
+    raise TypeError(f"no model for {type(config).__name__}")
+
+
+def fresh_model(config: AnyConfig) -> AnyModel:
+    """A model with fresh weights."""
+    if isinstance(config, NsarmConfig):
+        return initialise(NsarmModel(config))
+    return initialise_varsr(VarsrModel(config))
 
 
 def prepare_stage(config: RunConfig, model: AnyModel, device: torch.device) -> Stage:

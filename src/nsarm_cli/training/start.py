@@ -5,12 +5,28 @@ from pathlib import Path
 import torch
 
 from nsarm_cli.errors import ConfigError
-from nsarm_cli.models.nsarm.config import PRESETS
+from nsarm_cli.models.nsarm.config import PRESETS, NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.training.config import PartsConfig
 from nsarm_cli.training.initialise import initialise
-from nsarm_cli.weights.folder import load_model
+from nsarm_cli.weights.folder import load_model, read_config
 from nsarm_cli.weights.parts import load_part
+
+
+def starting_config(config: PartsConfig) -> NsarmConfig:
+    """The configuration of the model that a run starts from, without its weights.
+
+    Raises:
+        ConfigError: `model` is neither a preset nor a folder.
+        WeightsError: the folder has no configuration.
+    """
+    if config.model in PRESETS:
+        return PRESETS[config.model]
+    if Path(config.model).is_dir():
+        return read_config(Path(config.model))
+    raise ConfigError(
+        f"{config.model}: neither a model folder nor one of the presets {', '.join(PRESETS)}"
+    )
 
 
 def starting_model(config: PartsConfig, dtype: torch.dtype | None = None) -> NsarmModel:
@@ -28,12 +44,9 @@ def starting_model(config: PartsConfig, dtype: torch.dtype | None = None) -> Nsa
     torch.manual_seed(config.seed)
     if config.model in PRESETS:
         model = initialise(NsarmModel(PRESETS[config.model]))
-    elif Path(config.model).is_dir():
-        model = load_model(Path(config.model), dtype=dtype)
     else:
-        raise ConfigError(
-            f"{config.model}: neither a model folder nor one of the presets {', '.join(PRESETS)}"
-        )
+        starting_config(config)
+        model = load_model(Path(config.model), dtype=dtype)
     if config.autoencoder_from:
         load_part(model.autoencoder, Path(config.autoencoder_from), "autoencoder")
     if config.transformation_from:

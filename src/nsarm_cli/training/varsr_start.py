@@ -9,14 +9,30 @@ from torch import nn
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.core.attention import SelfAttention
 from nsarm_cli.models.core.block import FeedForward, Modulation
-from nsarm_cli.models.varsr.config import PRESETS
+from nsarm_cli.models.varsr.config import PRESETS, VarsrConfig
 from nsarm_cli.models.varsr.model import VarsrModel
 from nsarm_cli.training.varsr_settings import VarsrStageConfig
-from nsarm_cli.weights.folder import VARSR, load_model_of
+from nsarm_cli.weights.folder import VARSR, load_model_of, read_config_of
 from nsarm_cli.weights.parts import load_part
 
 _GATES = 1e-4
 """Share of the usual size that the gates of blocks start with."""
+
+
+def starting_varsr_config(config: VarsrStageConfig) -> VarsrConfig:
+    """The configuration of the model that a run starts from, without its weights.
+
+    Raises:
+        ConfigError: `model` is neither a preset nor a folder.
+        WeightsError: the folder has no configuration of VARSR.
+    """
+    if config.model in PRESETS:
+        return PRESETS[config.model]
+    if Path(config.model).is_dir():
+        return read_config_of(Path(config.model), VARSR)
+    raise ConfigError(
+        f"{config.model}: neither a model folder nor one of the presets {', '.join(PRESETS)}"
+    )
 
 
 def starting_varsr(config: VarsrStageConfig) -> VarsrModel:
@@ -34,12 +50,9 @@ def starting_varsr(config: VarsrStageConfig) -> VarsrModel:
                 "one; set tokenizer_from to a model folder that has it"
             )
         model = initialise_varsr(VarsrModel(PRESETS[config.model]))
-    elif Path(config.model).is_dir():
-        model = load_model_of(Path(config.model), VARSR)
     else:
-        raise ConfigError(
-            f"{config.model}: neither a model folder nor one of the presets {', '.join(PRESETS)}"
-        )
+        starting_varsr_config(config)
+        model = load_model_of(Path(config.model), VARSR)
     if model.prefix is None:
         raise ConfigError(f"{config.model}: sees no low-resolution pictures; take another model")
     if config.tokenizer_from:

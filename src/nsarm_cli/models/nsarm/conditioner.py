@@ -59,12 +59,13 @@ class TextConditioner(nn.Module):
 
     def forward(self, captions: Sequence[Tensor]) -> Condition:
         """Condition a batch on one feature tensor "m x" per sample, each of its own length."""
-        longest = max(len(caption) for caption in captions)
-        lengths = torch.tensor([len(caption) for caption in captions])
+        lengths = [len(caption) for caption in captions]
+        longest = max(lengths)
         text = torch.stack([F.pad(c.float(), (0, 0, 0, longest - len(c))) for c in captions])
         mask = None
-        if bool((lengths != longest).any()):
-            mask = (torch.arange(longest) < lengths[:, None]).to(text.device, non_blocking=True)
+        if min(lengths) != longest:
+            mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
+            mask = mask.to(text.device, non_blocking=True)
         normed = F.rms_norm(text, text.shape[-1:], self.norm.weight.float(), self.norm.eps)
         context = project(self.out, F.gelu(project(self.lift, normed), approximate="tanh"))
         return Condition(self.pool(normed, mask), context, mask)
