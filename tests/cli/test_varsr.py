@@ -1,5 +1,7 @@
 """VARSR from its published files to enlarged pictures, through the real entry."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -143,3 +145,20 @@ def test_a_model_without_them_refuses_guidance_and_refiner(
     code = main(["upscale", str(photo(8, 8)), "-o", str(tmp_path / "o.png"), *options])
     assert code == 2
     assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
+def test_pictures_are_measured_beside_bicubic(folder, photo, tmp_path, monkeypatch, capsys):
+    """`nsarm eval` takes the family as it takes any model."""
+    monkeypatch.setenv("NSARM_HOME", str(tmp_path / "home"))
+    data, out = tmp_path / "set", tmp_path / "measured"
+    for part, side in (("lr", 24), ("hr", 96)):
+        (data / part).mkdir(parents=True)
+        photo(side, side).rename(data / part / "a.png")
+    where = ("--dataset", str(data), "--model", str(folder), "-o", str(out))
+    code = main(["eval", *where, "--device", "cpu", "--measures", "psnr_y,niqe"])
+    assert code == 0, capsys.readouterr().err
+    (entry,) = json.loads((out / "results.json").read_text())["sets"]
+    summaries = [method["summary"]["psnr_y"] for method in entry["methods"].values()]
+    assert list(entry["methods"])[1] == "bicubic"
+    assert [summary["n"] for summary in summaries] == [1, 1]
+    assert summaries[0]["mean"] != summaries[1]["mean"]

@@ -5,7 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from nsarm_cli.models.core.generate import Guidance, generate
+from nsarm_cli.models.varsr.codec import IndexCodec
 from nsarm_cli.models.varsr.config import VARSR_CLASSES
+from nsarm_cli.models.varsr.diffusion import Diffusion, spaced
 from nsarm_cli.training.varsr_losses import RefinerDraws, varsr_losses
 
 CLASSES = 5
@@ -45,3 +48,40 @@ def test_logits_and_refiner_loss_are_the_recorded_ones(
     losses = varsr_losses(classes_model, condition, tokens, draws)
     assert recorded.difference("logits", losses.logits) < 1e-4
     assert recorded.difference("diff_loss", losses.refiner) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "strengths"),
+    [
+        ("image01_crop", [1.5 * (k / 3) ** 2 for k in range(4)]),
+        ("image01_later_upstream_crop", [1.5 * (k + 1) / 3 for k in range(4)]),
+    ],
+)
+def test_pictures_of_classes_are_the_recorded_ones(
+    name, strengths, classes_model, golden, recorded_noise
+):
+    """Led away from no class, by two schedules that the authors have used."""
+    recorded, model = golden("varsr/small_c2i"), classes_model
+    schedule, codec = model.config.schedule, IndexCodec(model.tokenizer.quantiser)
+    labels = torch.tensor([3, 2, CLASSES, CLASSES])
+    generated = generate(
+        model.transformer,
+        schedule,
+        model.pyramid,
+        codec,
+        known=[],
+        condition=model.transformer.prepare(model.condition(labels, None)),
+        rope=model.transformer.rope(schedule, torch.device("cpu")),
+        generators=[torch.Generator()] * 2,
+        sampling=model.config.sampling,
+        guidance=Guidance(tuple(1 + strength for strength in strengths), layer=0),
+    )
+    codes = codec.to_tokens(codec.to_codes(generated.symbols, schedule.latents[-1]))
+    residual = model.refiner.sample(
+        model.refiner_conditions(generated.hidden, codes),
+        Diffusion.over(spaced(10)),
+        recorded_noise("c2i.infer", [(32, 8)] + [(64, 8)] * 10, (2, 16, 8)),
+        strengths[-1],
+    )
+    picture = (model.decode(model.refined(generated.feature, residual)) + 1) / 2
+    assert recorded.difference(name, picture[:, :, 24:40, 24:40]) < 1e-4
