@@ -25,6 +25,16 @@ MICRO_VARSR: VarsrConfig = dataclasses.replace(
     sampling=dataclasses.replace(VARSR.sampling, refiner_steps=3),
 )
 
+MICRO_CLASSES: VarsrConfig = dataclasses.replace(
+    MICRO_VARSR,
+    name="micro-varsr-c2i",
+    sides=(1, 2, 4),
+    prefix=None,
+    transformer=dataclasses.replace(MICRO_VARSR.transformer, scales=3, prefix=0),
+    labels=6,
+)
+"""The model of classes of the first stage; its scales are others, as are the authors'."""
+
 
 def make_varsr(config: VarsrConfig = MICRO_VARSR) -> VarsrModel:
     """A model in which every number is different and no signal dies or explodes."""
@@ -54,10 +64,10 @@ def tokenizer_tensors(model: VarsrModel) -> dict[str, Tensor]:
     return tensors | {"quantize.ema_vocab_hit_SV": torch.zeros(7, model.config.tokenizer.codes)}
 
 
-def publish_varsr(model: VarsrModel, folder: Path) -> list[Path]:
-    """Write VARSR.pth with all that the authors' trainer saves, and VQVAE.pth."""
+def publish_varsr(model: VarsrModel, folder: Path, name: str = "VARSR.pth") -> list[Path]:
+    """Write `name` with all that the authors' trainer saves, and VQVAE.pth."""
     folder.mkdir(parents=True)
-    paths = [folder / "VARSR.pth", folder / "VQVAE.pth"]
+    paths = [folder / name, folder / "VQVAE.pth"]
     optimizer = {"state": {0: {"step": torch.tensor(1.0)}}, "param_groups": [{"lr": 5e-5}]}
     trainer = {"config": {}, "var_wo_ddp": varsr_tensors(model), "var_opt": optimizer}
     torch.save({"epoch": 1, "iter": 2, "trainer": trainer}, paths[0])

@@ -59,19 +59,32 @@ def photo(tmp_path):
 
 
 @pytest.fixture
-def upscale(folder, tmp_path, capsys):
-    """Enlarge a picture; gives its pixels, or the code and message of a failure."""
+def run_upscale(folder, tmp_path, capsys, monkeypatch):
+    """Enlarge a picture; gives the code, what was said, and the file that was to be made."""
+    monkeypatch.setenv("NSARM_HOME", str(tmp_path / "home"))
 
     def run(path, *options):
         out = tmp_path / "out.png"
         capsys.readouterr()
-        common = ["--overwrite", "--device", "cpu", "--precision", "fp32"]
+        # A machine that is short of memory for a moment must not change the arithmetic.
+        common = ["--overwrite", "--device", "cpu", "--precision", "fp32", "--quantize", "none"]
         code = main(
             ["upscale", str(path), "-o", str(out), "--model", str(folder), *common, *options]
         )
-        if code:
-            return code, capsys.readouterr().err
-        return np.array(Image.open(out).convert("RGB"))
+        return code, capsys.readouterr().err, out
+
+    return run
+
+
+@pytest.fixture
+def upscale(run_upscale):
+    """Enlarge a picture, which must succeed; gives its pixels."""
+
+    def run(path, *options):
+        code, err, out = run_upscale(path, *options)
+        assert code == 0, err
+        with Image.open(out) as made:
+            return np.array(made.convert("RGB"))
 
     return run
 
@@ -95,6 +108,15 @@ def test_the_seed_decides_whatever_the_batch(photo, upscale):
     first = upscale(path, "--seed", "5")
     assert np.array_equal(first, upscale(path, "--seed", "5", "--batch", "3"))
     assert not np.array_equal(first, upscale(path, "--seed", "6"))
+
+
+def test_the_seed_decides_whatever_the_threads(photo, upscale):
+    path, before = photo(37, 23), torch.get_num_threads()
+    try:
+        one, two = (upscale(path, "--threads", n) for n in ("1", "2"))
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(one, two)
 
 
 def test_without_the_refiner_nothing_is_random(photo, upscale):
@@ -125,8 +147,8 @@ def test_guidance_of_0_is_off_and_one_less_than_cfg(photo, upscale):
         (("--cfg", "1,2"), "4 scales"),
     ],
 )
-def test_options_that_cannot_be_followed_are_refused(options, message, photo, upscale):
-    code, err = upscale(photo(8, 8), *options)
+def test_options_that_cannot_be_followed_are_refused(options, message, photo, run_upscale):
+    code, err, _ = run_upscale(photo(8, 8), *options)
     assert code == 2
     assert message in " ".join(err.replace("│", " ").split())
 

@@ -199,7 +199,9 @@ def test_the_catalogue_holds_what_the_authors_publish():
     assert transformer.size is None
     vae = files["vae/infinity_vae_d56_f8_14_patchify.pth"]
     assert vae.sha256.startswith("c4c69535")
-    assert [file.path.suffix for file in catalog.find_model("varsr").files] == [".pth", ".pth"]
+    for name, transformer in (("varsr", "VARSR.pth"), ("varsr-c2i", "VARSR_C2I.pth")):
+        files = catalog.find_model(name).files
+        assert [file.path.name for file in files] == [transformer, "VQVAE.pth"]
 
 
 def test_another_catalogue_can_be_named_by_the_environment(tmp_path, monkeypatch):

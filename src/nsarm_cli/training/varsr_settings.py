@@ -10,7 +10,9 @@ class VarsrStageConfig(RunConfig):
     """Training of VARSR's transformer, prefix encoder and refiner (arXiv 2501.18993).
 
     Attributes:
-        tokenizer_from: model folder whose tokenizer replaces that of `model`; "" keeps it.
+        base_from: folder of a model of classes (the authors' first stage) whose transformer,
+            labels, refiner and tokenizer replace those of `model`; "" keeps them.
+        tokenizer_from: model folder whose tokenizer replaces all others; "" keeps it.
         negatives: probability that a picture of a batch is one of poor quality, from
             `--negatives`; the model learns them under a label of their own, from which it
             is led away when it is used.
@@ -21,6 +23,7 @@ class VarsrStageConfig(RunConfig):
 
     model: str = "varsr"
     degradation: str = "realesrgan-mild"
+    base_from: str = ""
     tokenizer_from: str = ""
     negatives: float = 0.0
     refiner: float = 2.0

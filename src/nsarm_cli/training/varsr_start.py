@@ -1,4 +1,4 @@
-"""The VARSR model that a run starts from: a preset or a folder, with another's tokenizer."""
+"""The VARSR model that a run starts from: a preset or a folder, with parts of other folders."""
 
 import math
 from pathlib import Path
@@ -14,6 +14,11 @@ from nsarm_cli.models.varsr.model import VarsrModel
 from nsarm_cli.training.varsr_settings import VarsrStageConfig
 from nsarm_cli.weights.folder import VARSR, load_model_of, read_config_of
 from nsarm_cli.weights.parts import load_part
+from nsarm_cli.weights.strict import check_names_and_shapes
+
+_LABELS = "labels.weight"
+_OF_SCALES = ("transformer.start", "transformer.scale_embedding.weight")
+"""What follows from the scales of a model, and so may differ between models of one shape."""
 
 _GATES = 1e-4
 """Share of the usual size that the gates of blocks start with."""
@@ -36,28 +41,67 @@ def starting_varsr_config(config: VarsrStageConfig) -> VarsrConfig:
 
 
 def starting_varsr(config: VarsrStageConfig) -> VarsrModel:
-    """A preset with fresh weights, or the model of a folder; then the tokenizer of another.
+    """A preset with fresh weights, or the model of a folder; then the parts that others give.
 
     Raises:
-        ConfigError: `model` is neither, sees no pictures, or has no trained tokenizer.
+        ConfigError: `model` is neither, sees no pictures, or has no trained tokenizer; or
+            `base_from` is no model of classes.
         WeightsError: a folder's weights cannot be loaded or are of another shape.
     """
     torch.manual_seed(config.seed)
     if config.model in PRESETS:
-        if not config.tokenizer_from:
+        _check_sees(PRESETS[config.model], config.model)
+        if not (config.tokenizer_from or config.base_from):
             raise ConfigError(
                 f"{config.model} starts with fresh weights, but its tokenizer must be a trained "
-                "one; set tokenizer_from to a model folder that has it"
+                "one; set tokenizer_from to a model folder that has it, or base_from to the "
+                "folder of a model of classes"
             )
         model = initialise_varsr(VarsrModel(PRESETS[config.model]))
     else:
-        starting_varsr_config(config)
+        _check_sees(starting_varsr_config(config), config.model)
         model = load_model_of(Path(config.model), VARSR)
-    if model.prefix is None:
-        raise ConfigError(f"{config.model}: sees no low-resolution pictures; take another model")
+    if config.base_from:
+        _take_base(model, Path(config.base_from))
     if config.tokenizer_from:
         load_part(model.tokenizer, Path(config.tokenizer_from), "tokenizer")
     return model
+
+
+def _check_sees(config: VarsrConfig, model: str) -> None:
+    if config.prefix is None:
+        raise ConfigError(
+            f"{model}: makes pictures of classes and sees no low-resolution ones; to start from "
+            'it, set base_from to its folder and model to "varsr"'
+        )
+
+
+def _take_base(model: VarsrModel, folder: Path) -> None:
+    """Copy what a model of classes has in common with a model that sees pictures.
+
+    As the authors do, its first classes become the quality labels. What stands before the first
+    scale is another thing in the two, and so are the scales where their number differs: these
+    keep what `model` has, as does the prefix encoder.
+    """
+    if read_config_of(folder, VARSR).prefix is not None:
+        raise ConfigError(
+            f"base_from is {folder}, which is no model of classes; to go on from it, set model"
+        )
+    own = model.state_dict()
+    base = load_model_of(folder, VARSR).state_dict()
+    base[_LABELS] = base[_LABELS][: len(own[_LABELS])]
+    theirs = {
+        name: tensor
+        for name, tensor in base.items()
+        if name not in _OF_SCALES or (name in own and own[name].shape == tensor.shape)
+    }
+    kept = {
+        name: tensor
+        for name, tensor in own.items()
+        if name.startswith("prefix.") or (name in _OF_SCALES and name not in theirs)
+    }
+    check_names_and_shapes(model, kept | theirs, str(folder))
+    model.load_state_dict(kept | theirs, strict=True)
 
 
 def initialise_varsr(model: VarsrModel) -> VarsrModel:

@@ -48,6 +48,11 @@ def load_resolver(model: str, device: torch.device, dtype: torch.dtype) -> Super
     """
     folder = locate(model)
     if family_of(folder) == VARSR.name:
+        if read_config_of(folder, VARSR).prefix is None:
+            raise WeightsError(
+                f"{folder}: makes pictures of classes and enlarges none; train a model that does "
+                f"from it, with nsarm train varsr and base_from = {str(folder)!r}, or take another"
+            )
         varsr = load_model_of(folder, VARSR, device, dtype)
         return VarsrResolver(varsr.requires_grad_(requires_grad=False).eval())
     width = read_config(folder).text_width

@@ -31,7 +31,7 @@ def find_recipe(name: str) -> Recipe:
     """
     known = {
         **{c.name: partial(nsarm_recipe, c) for c in NSARM_PRESETS.values() if c.text_width},
-        **{c.name: partial(varsr_recipe, c) for c in VARSR_PRESETS.values() if c.prefix},
+        **{c.name: partial(varsr_recipe, c) for c in VARSR_PRESETS.values()},
     }
     if name not in known:
         raise WeightsError(
@@ -85,7 +85,12 @@ def nsarm_recipe(config: NsarmConfig) -> Recipe:
 
 
 def varsr_recipe(config: VarsrConfig) -> Recipe:
-    """How a VARSR model is made of the tokenizer and the rest, both files of a trainer."""
+    """How a VARSR model is made of the tokenizer and the rest, both files of a trainer.
+
+    The model of classes, which VARSR's training starts from, is published beside the same
+    tokenizer. Each of the two transformers is refused where the other is wanted, by its names.
+    """
+    published = "VARSR.pth" if config.prefix else "VARSR_C2I.pth"
 
     def others(tensors: Mapping[str, StoredTensor], source: str) -> dict[str, StoredTensor]:
         return model_from_upstream(tensors, config, source)
@@ -100,7 +105,7 @@ def varsr_recipe(config: VarsrConfig) -> Recipe:
         parts=(
             Part(
                 "transformer",
-                "the transformer (VARSR.pth)",
+                f"the transformer ({published})",
                 (("trainer", "var_wo_ddp"), ()),
                 ("word_embed.weight", "pos_start", "class_emb.weight", "head.weight"),
                 others,
