@@ -2,7 +2,9 @@
 
 import csv
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -159,3 +161,51 @@ def test_a_known_set_that_shows_other_pictures_is_refused(evaluate, make_set, tm
     (folder / "lr" / "07.png").unlink()
     refused = evaluate("--dataset", "rp60", "--data-root", folder, "--model", "none")
     assert "lacks 1 of the 60 pictures of RP60, the first is 07" in refused.err
+
+
+def test_a_known_set_that_is_missing_is_told_with_where_it_is_to_be_had(evaluate, tmp_path):
+    root = tmp_path / "root"
+    none = ("--model", "none", "--data-root", root)
+    for name, place in (
+        ("RealSR", "https://github.com/cswry/OSEDiff/"),
+        ("RP60", "https://github.com/Xiangtaokong/NSARM/"),
+        ("DIV2K", "https://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_valid_HR.zip"),
+    ):
+        refused = evaluate("--dataset", name, *none)
+        assert refused.code == 6
+        assert "there are no sets of pictures there" in refused.err
+        assert place in refused.err.replace("\n", "")
+        root.mkdir()
+        refused = evaluate("--dataset", name, *none)
+        assert refused.code == 3
+        assert place in refused.err.replace("\n", "")
+        root.rmdir()
+
+
+def test_div2k_is_made_and_judged_at_the_size_of_its_crops(evaluate, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from nsarm_cli.evaluation import crops
+
+    names = ("0801", "0802")
+    rule = replace(
+        crops.DIV2K, photographs=replace(crops.DIV2K.photographs, names=names), count=2, side=96
+    )
+    monkeypatch.setattr(crops, "DIV2K", rule)
+    folder = tmp_path / "root" / "DIV2K_valid_HR"
+    folder.mkdir(parents=True)
+    photo = Path(__file__).parents[1] / "goldens" / "photos" / "coffee_256.png"
+    for name in names:
+        shutil.copy(photo, folder / f"{name}.png")
+    for protocol in ("auto", "paper"):
+        done = evaluate(
+            *("--dataset", "div2k", "--data-root", folder.parent, "--model", "none"),
+            *("--measures", "psnr_y,niqe", "--protocol", protocol),
+        )
+        assert done.code == 0, done.err
+        (entry,) = results(tmp_path)["sets"]
+        assert entry["name"] == "DIV2K"
+        assert "DIV2K: 2 pictures; native: 24x24 to 96x96 (method)" in done.out
+        assert entry["methods"]["bicubic"]["summary"]["psnr_y"]["n"] == 2
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "NSARM, native" in page

@@ -27,7 +27,7 @@ def evaluate(
     dataset: Annotated[
         list[str],
         typer.Option(
-            help="RealSR, DRealSR, RP60, or a folder of pictures; may be repeated.",
+            help="RealSR, DRealSR, RP60, DIV2K, or a folder of pictures; may be repeated.",
             metavar="SET",
         ),
     ],

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from nsarm_cli import __version__
 from nsarm_cli.cli import console, eval_model
+from nsarm_cli.cli.eval_measures import load_fid_for, load_measures
 from nsarm_cli.cli.eval_model import EvaluatedModel, Prompts, captioned
-from nsarm_cli.errors import ConfigError, WeightsError
+from nsarm_cli.cli.eval_sets import open_set
+from nsarm_cli.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
     from nsarm_cli.evaluation.journal import Journal
-    from nsarm_cli.evaluation.measures import Measure, Missing
+    from nsarm_cli.evaluation.measures import Measure
     from nsarm_cli.evaluation.methods import Method
     from nsarm_cli.evaluation.pictures import PictureSet
     from nsarm_cli.evaluation.protocol import Protocol
-    from nsarm_cli.evaluation.pyiqa_measures import Fid
     from nsarm_cli.evaluation.ranks import Ranks
     from nsarm_cli.evaluation.results import Report, SetReport
     from nsarm_cli.evaluation.robustness import Score
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 NO_MODEL = "none"
 """What `--model` says to evaluate only the outputs of others."""
 
-_LEARNED = ("lpips", "dists")
 _GPU_BATCH = 8  # pictures measured at once; on a processor one is as quick
 
 
@@ -83,15 +83,21 @@ class Run:
         from nsarm_cli.evaluation.sweeps import as_document, choose_sweeps
 
         # What can be refused is refused before the model is loaded.
-        sets = [self._open(name) for name in self.sets]
+        captions = self.captions if self.is_captioned else None
+        sets = [
+            open_set(name, self.data_root, self.limit, self.protocol, captions, ranks)
+            for name in self.sets
+        ]
         self._check_names([picture_set.name for picture_set, _ in sets])
         sweeps = [] if self.sweep is None else choose_sweeps(self.sweep)
         device, dtype = self._choose_device()
-        measures, missing = self._measures(device)
+        measures, missing = load_measures(self.measures, self.measure_weights, device)
         names = [m.name for m in measures]
         scores = [choose_score(self.score, names, has_references=s.has_references) for s, _ in sets]
         others = [self._others(picture_set) for picture_set, _ in sets]
-        fid = self._fid(sets, device, missing) if ranks.is_first else None
+        # FID stands beside all other measures: not where some were chosen.
+        is_whole = ranks.is_first and self.measures is None
+        fid = load_fid_for([s for s, _ in sets], device, missing) if is_whole else None
         model = self._load([s for s, _ in sets], device, dtype)
         entries: list[SetReport] = []
         methods: list[list[Method]] = []
@@ -166,29 +172,6 @@ class Run:
             write(table, self.out / "images.parquet")
         console.say(f"report: {self.out / 'report.html'}")
 
-    def _open(self, name: str) -> "tuple[PictureSet, Protocol]":
-        """Find a set by its name or path, with the protocol that it is evaluated under."""
-        from nsarm_cli.evaluation.datasets import find_dataset, open_dataset
-        from nsarm_cli.evaluation.pictures import find_set
-        from nsarm_cli.evaluation.protocol import Protocol
-        from nsarm_cli.weights.store import Store
-
-        known = find_dataset(name)
-        if known is not None:
-            root = self.data_root or Store().root / "datasets"
-            if not root.is_dir():
-                raise ConfigError(
-                    f"{root}: there are no sets of pictures there; name the folder that has "
-                    f"{known.name} with --data-root"
-                )
-            picture_set, protocol = open_dataset(known, root, self.limit), Protocol.PAPER
-        else:
-            picture_set, protocol = find_set(Path(name)).first(self.limit), Protocol.NATIVE
-        if self.is_captioned:
-            places = [*self.captions, *([self.data_root / "captions"] if self.data_root else [])]
-            picture_set = eval_model.find_captions(picture_set, places)
-        return picture_set, protocol if self.protocol == "auto" else Protocol(self.protocol)
-
     def _check_names(self, sets: Sequence[str]) -> None:
         if len(set(sets)) < len(sets):
             raise ConfigError("two sets have the same name; rename a folder or evaluate them apart")
@@ -214,51 +197,6 @@ class Run:
             torch.set_num_threads(self.threads)
         device, _ = choose_device(local_device(self.device))
         return device, choose_dtype(self.precision, device)[0]
-
-    def _measures(self, device: "torch.device") -> "tuple[list[Measure], list[Missing]]":
-        """Load the measures; those that are missing are told about."""
-        from nsarm_cli.evaluation.measures import choose, learned_measures, own_measures
-        from nsarm_cli.evaluation.pyiqa_measures import pyiqa_measures
-        from nsarm_cli.evaluation.robustness import PAPER
-        from nsarm_cli.weights.store import Store
-
-        folder = self.measure_weights or Store().root / "measures"
-        learned, missing = learned_measures(_LEARNED, folder, device)
-        extra, missing_extra = pyiqa_measures(device)
-        missing += missing_extra
-        own = {m.name: m for m in [*own_measures(), *learned, *extra]}
-        order = ("psnr_y", "ssim_y", "lpips", "dists", "niqe", *PAPER, "lr_psnr", "color_shift")
-        available = [own[name] for name in order if name in own]
-        chosen = choose(available, missing, self.measures)
-        if self.measures is not None:
-            return chosen, []
-        reasons: dict[str, list[str]] = {}
-        for entry in missing:
-            reasons.setdefault(entry.reason, []).append(entry.name)
-        for reason, left_out in reasons.items():
-            verb = "is" if len(left_out) == 1 else "are"
-            console.say(f"{', '.join(left_out)} {verb} left out: {reason}")
-        return chosen, missing
-
-    def _fid(
-        self,
-        sets: "Sequence[tuple[PictureSet, Protocol]]",
-        device: "torch.device",
-        missing: "list[Missing]",
-    ) -> "Fid | None":
-        """Load FID where a set is large enough for it and no measures were named."""
-        from nsarm_cli.evaluation.measures import Missing
-        from nsarm_cli.evaluation.pyiqa_measures import FID_LEAST, load_fid
-
-        is_usable = any(s.has_references and len(s.items) >= FID_LEAST for s, _ in sets)
-        if self.measures is not None or not is_usable:
-            return None
-        try:
-            return load_fid(device)
-        except WeightsError as error:
-            missing.append(Missing("fid", str(error)))
-            console.say(f"fid is left out: {error}")
-            return None
 
     def _others(self, picture_set: "PictureSet") -> "list[Method]":
         from nsarm_cli.evaluation.methods import FolderMethod

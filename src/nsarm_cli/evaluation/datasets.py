@@ -46,6 +46,7 @@ class Dataset:
         name: what `--dataset` takes.
         title: for reports.
         licence: what its authors allow.
+        home: where it is to be had.
         lr_url: address of an input, "{}" for its name.
         gt_url: of a reference; None for a set without.
         captions: of NSARM's authors.
@@ -56,6 +57,7 @@ class Dataset:
     name: str
     title: str
     licence: str
+    home: str
     lr_url: str
     gt_url: str | None
     captions: Captions
@@ -73,6 +75,7 @@ def datasets() -> dict[str, Dataset]:
             name=name,
             title=entry["title"],
             licence=entry["licence"],
+            home=entry["home"],
             lr_url=entry["lr"],
             gt_url=entry.get("gt"),
             captions=Captions(**entry["captions"]),
@@ -101,12 +104,15 @@ def open_dataset(dataset: Dataset, root: Path, limit: int | None = None) -> Pict
     """
     names = (dataset.name, f"benchmark_{dataset.name.lower()}", f"{dataset.name}_256")
     folder = next((root / name for name in names if (root / name).is_dir()), root)
-    found = {item.name: item for item in find_set(folder, dataset.name).items}
+    try:
+        found = {item.name: item for item in find_set(folder, dataset.name).items}
+    except ImageError as error:
+        raise ImageError(f"{error}; {dataset.name} is to be had from {dataset.home}") from error
     if missing := [name for name in dataset.files if name not in found]:
         raise ImageError(
             f"{folder}: lacks {len(missing)} of the {len(dataset.files)} pictures of "
-            f"{dataset.name}, the first is {missing[0]}; complete it, or give it by its path to "
-            "evaluate what is there"
+            f"{dataset.name}, the first is {missing[0]}; complete it from {dataset.home}, or "
+            "give it by its path to evaluate what is there"
         )
     names_in_order = sorted(dataset.files)[:limit]
     items = tuple(found[name] for name in names_in_order)

@@ -1,0 +1,71 @@
+"""Loading the measures of `nsarm eval`, and telling about those that are missing."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nsarm_cli.cli import console
+from nsarm_cli.errors import WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+    from nsarm_cli.evaluation.measures import Measure, Missing
+    from nsarm_cli.evaluation.pictures import PictureSet
+    from nsarm_cli.evaluation.pyiqa_measures import Fid
+
+_LEARNED = ("lpips", "dists")
+
+
+def load_measures(
+    names: list[str] | None, folder: Path | None, device: "torch.device"
+) -> "tuple[list[Measure], list[Missing]]":
+    """Load the measures; those that are missing are told about.
+
+    Args:
+        names: of the measures; None takes all that can be computed.
+        folder: has the weights of LPIPS and DISTS; by default one beside the models.
+        device: they run there.
+
+    Raises:
+        ConfigError: a name is unknown.
+        WeightsError: a measure that was named cannot be computed.
+    """
+    from nsarm_cli.evaluation.measures import choose, learned_measures, own_measures
+    from nsarm_cli.evaluation.pyiqa_measures import pyiqa_measures
+    from nsarm_cli.evaluation.robustness import PAPER
+    from nsarm_cli.weights.store import Store
+
+    learned, missing = learned_measures(_LEARNED, folder or Store().root / "measures", device)
+    extra, missing_extra = pyiqa_measures(device)
+    missing += missing_extra
+    own = {m.name: m for m in [*own_measures(), *learned, *extra]}
+    order = ("psnr_y", "ssim_y", "lpips", "dists", "niqe", *PAPER, "lr_psnr", "color_shift")
+    available = [own[name] for name in order if name in own]
+    chosen = choose(available, missing, names)
+    if names is not None:
+        return chosen, []
+    reasons: dict[str, list[str]] = {}
+    for entry in missing:
+        reasons.setdefault(entry.reason, []).append(entry.name)
+    for reason, left_out in reasons.items():
+        verb = "is" if len(left_out) == 1 else "are"
+        console.say(f"{', '.join(left_out)} {verb} left out: {reason}")
+    return chosen, missing
+
+
+def load_fid_for(
+    sets: "Sequence[PictureSet]", device: "torch.device", missing: "list[Missing]"
+) -> "Fid | None":
+    """Load FID where a set is large enough for it; what is missing is told about and added."""
+    from nsarm_cli.evaluation.measures import Missing
+    from nsarm_cli.evaluation.pyiqa_measures import FID_LEAST, load_fid
+
+    if not any(s.has_references and len(s.items) >= FID_LEAST for s in sets):
+        return None
+    try:
+        return load_fid(device)
+    except WeightsError as error:
+        missing.append(Missing("fid", str(error)))
+        console.say(f"fid is left out: {error}")
+        return None
