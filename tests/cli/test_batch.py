@@ -285,6 +285,8 @@ def test_a_process_that_is_stopped_leaves_no_half_picture(tmp_path, make_picture
         "slow = fake.resolve\n"
         "def resolve(*a):\n    time.sleep(0.02)\n    return slow(*a)\n"
         "fake.resolve = resolve\nfamilies.load_resolver = lambda *_: fake\n"
+        # Ignored where tests run in the background.
+        "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "sys.exit(main(['upscale', sys.argv[2]]))\n"
     )
     tests = str(__import__("pathlib").Path(__file__).parents[1])

@@ -68,7 +68,8 @@ def test_from_published_files_to_a_picture(nsarm, published, model, tmp_path, ph
     upscaler = Upscaler(NsarmTextResolver(model, features), CPU)
     wanted = np.array(upscaler.upscale(Image.open(photo), seed=5))
     assert made.shape == wanted.shape
-    assert np.array_equal(made, wanted)
+    # The loaded decoder runs leanly, so a value may be rounded to the next level.
+    assert np.abs(made.astype(int) - wanted.astype(int)).max() <= 1
     assert made.std() > 1  # not a comparison of empty pictures
 
 

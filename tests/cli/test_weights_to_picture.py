@@ -141,7 +141,7 @@ def test_download_interrupted_three_times_verify_convert_upscale(
     drawn = [name for name in trace if name.startswith("bits.")]
     assert len(drawn) == len(MICRO_8B.schedule)
     assert all(torch.equal(written[name], trace[name]) for name in drawn)
-    # Where a tensor lies in memory decides the order of a sum and so, rarely, a rounding.
+    # The loaded decoder runs leanly, so a value may be rounded to the next level.
     difference = np.array(Image.open(tmp_path / "large.png")).astype(int) - np.array(wanted)
     assert np.abs(difference).max() <= 1
     assert np.abs(difference).mean() < 0.001
