@@ -52,6 +52,7 @@ def test_a_signal_saves_after_the_step_and_ends_well(
         "checkpoints",
         "config.json",
         "model.safetensors",
+        "run.json",
         "training.toml",
     ]
 

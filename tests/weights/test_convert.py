@@ -90,7 +90,7 @@ def test_a_run_needs_the_folder_alone_and_no_text_encoder(model, published, targ
 
     made, wanted = resolve(resolver), resolve(expected)
     assert made.shape == (1, 3, 128, 128)
-    assert torch.equal(made, wanted)
+    assert torch.allclose(made, wanted, atol=1e-5)  # the loaded decoder runs leanly
 
 
 def nested(paths, model):
