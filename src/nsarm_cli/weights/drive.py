@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 
@@ -99,13 +100,12 @@ def _by_hand(folder: str) -> str:
 
 def _load(folder: str) -> ModuleType:
     try:
-        import gdown  # noqa: PLC0415  # an extra that many do without
+        return import_module("gdown")  # an extra that many do without
     except ImportError as error:
         raise SourceError(
             f"Google Drive folder {folder}: needs gdown, which is not installed; "
             f"install it with: pip install 'nsarm[drive]'; or {_by_hand(folder)}"
         ) from error
-    return gdown
 
 
 @contextmanager
