@@ -149,6 +149,7 @@ def main(arguments: list[str] | None = None) -> None:
     sizes = [0.02, 0.1, 0.5, 1, 4, 16, 64]
     parser.add_argument("--megapixels", type=float, nargs="+", default=sizes)
     parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--once-from", type=float, default=4, help="megapixels that are run once")
     parser.add_argument("--out", type=Path, required=True, help="folder for growth.json and .svg")
     parser.add_argument("options", nargs="*", help="passed on to nsarm upscale, after --")
     args = parser.parse_args(arguments)
@@ -157,7 +158,8 @@ def main(arguments: list[str] | None = None) -> None:
     print("|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         for megapixels in args.megapixels:
-            g = measure(megapixels, args.repeat, args.options, Path(folder))
+            repeat = args.repeat if megapixels < args.once_from else 1
+            g = measure(megapixels, repeat, args.options, Path(folder))
             growth.append(g)
             spread = f"{g.median:.1f} ({g.seconds[0]:.1f}, {g.seconds[-1]:.1f})"
             memory = f"{g.peak_bytes / 1e6:.0f}"

@@ -1,5 +1,6 @@
 """A tiny stand-in for a model, pictures, and the command line run in this process."""
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -149,6 +150,28 @@ def alexnet() -> dict[str, Tensor]:
         tensors[f"lin.{i}"] = torch.rand(channels, generator=generator)
         previous = channels
     return tensors
+
+
+@pytest.fixture
+def vgg16() -> dict[str, Tensor]:
+    """Random DISTS weights in VGG16's shape, with few channels."""
+    generator = torch.Generator().manual_seed(5)
+    widths = (3, 4, 4, 5, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8)
+    tensors = {}
+    for i, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
+        kernel = torch.randn(outputs, inputs, 3, 3, generator=generator)
+        tensors[f"conv.{i}.weight"] = kernel * (2 / (9 * inputs)) ** 0.5
+        tensors[f"conv.{i}.bias"] = 0.1 * torch.randn(outputs, generator=generator)
+    for name in ("alpha", "beta"):
+        tensors[name] = torch.rand(3 + 4 + 5 + 6 + 7 + 8, generator=generator)
+    return tensors
+
+
+@pytest.fixture
+def vgg16_file(vgg16: dict[str, Tensor], tmp_path: Path) -> Path:
+    path = tmp_path / "dists.safetensors"
+    save_file(vgg16, path)
+    return path
 
 
 @pytest.fixture

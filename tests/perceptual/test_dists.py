@@ -9,21 +9,12 @@ from nsarm_cli.errors import WeightsError
 from nsarm_cli.perceptual.convolutions import VGG16, Convolutions
 from nsarm_cli.perceptual.dists import Dists, l2_pool
 
-CHANNELS = (4, 4, 5, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8)
 FEATURES = (3, 4, 5, 6, 7, 8)
 
 
 @pytest.fixture
-def weights() -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(5)
-    tensors = {}
-    for i, (inputs, outputs) in enumerate(zip((3, *CHANNELS), CHANNELS, strict=False)):
-        kernel = torch.randn(outputs, inputs, 3, 3, generator=generator)
-        tensors[f"conv.{i}.weight"] = kernel * (2 / (9 * inputs)) ** 0.5
-        tensors[f"conv.{i}.bias"] = 0.1 * torch.randn(outputs, generator=generator)
-    for name in ("alpha", "beta"):
-        tensors[name] = torch.rand(sum(FEATURES), generator=generator)
-    return tensors
+def weights(vgg16: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return vgg16
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import torch
 
 from nsarm_cli.evaluation.niqe import niqe
 from nsarm_cli.imaging.tensors import to_u8
+from nsarm_cli.perceptual.dists import Dists
 from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.training.judge import Judge
 
@@ -28,6 +29,15 @@ def test_perceptual_distance_is_told_where_there_are_weights(alexnet_file):
     judge = Judge(perceptual)
     judge.compare(made, wanted)
     assert judge.figures()["perceptual"] == pytest.approx(float(perceptual(made, wanted)), rel=1e-4)
+
+
+def test_dists_is_told_where_there_are_weights(vgg16_file):
+    dists = Dists.from_file(vgg16_file)
+    made, wanted = noise(2, 3, 64, 64), torch.zeros(2, 3, 64, 64)
+    judge = Judge(None, dists)
+    judge.compare(made, wanted)
+    assert judge.figures()["dists"] == pytest.approx(float(dists.each(made, wanted).mean()))
+    assert "perceptual" not in judge.figures()
 
 
 def test_niqe_is_told_of_pictures_that_are_large_enough():

@@ -88,6 +88,19 @@ def test_model_and_weights_given_as_options_replace_those_of_the_settings(
     assert f'perceptual_weights = "{alexnet_file}"' in kept
 
 
+def test_the_decoder_learns_and_is_judged_by_dists_whose_file_is_an_option(
+    nsarm_train, write_settings, vgg16_file, photos, tmp_path
+):
+    settings = write_settings(steps=1, validate_every=1, dists=1.0, log_every=1)
+    command = ("decoder", "--data", photos, "--config", settings, "--out", tmp_path / "out")
+    assert nsarm_train(*command).code == 6
+    done = nsarm_train(*command, "--dists-weights", vgg16_file, "--val", photos)
+    assert done.code == 0
+    (line,) = [line for line in done.err.splitlines() if line.startswith("step 1: ")]
+    assert [part.count(" dists 0.") for part in line.split("validation:")] == [1, 1]
+    assert f'dists_weights = "{vgg16_file}"' in (tmp_path / "out" / "training.toml").read_text()
+
+
 def test_validation_figures_are_told(nsarm_train, write_settings, photos, tmp_path):
     command = ("stage1", "--data", photos, "--config", write_settings(), "--out", tmp_path / "out")
     done = nsarm_train(*command, "--val", photos)

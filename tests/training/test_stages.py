@@ -183,6 +183,30 @@ def test_settings_with_a_perceptual_term_load_its_file(kind, micro, batch, alexn
         assert "perceptual" in stage.validate([batch], tmp_path / "x.png")
 
 
+def test_the_dists_term_of_the_decoder_is_weighed_and_needs_its_file(micro, batch, vgg16_file):
+    plain = build_stage(CONFIGS["decoder"], micro, CPU).loss(batch, 3)[0]
+    config = dataclasses.replace(CONFIGS["decoder"], dists=2.0, dists_crop=32)
+    with pytest.raises(ConfigError, match="dists_weights names no file; make one with"):
+        build_stage(config, micro, CPU)
+
+    config = dataclasses.replace(config, dists_weights=str(vgg16_file))
+    loss, values = build_stage(config, micro, CPU).loss(batch, 3)
+    torch.testing.assert_close(loss, plain + 2 * values["dists"])
+    assert values["dists"] > 0
+    seen = {float(build_stage(config, micro, CPU).loss(batch, step)[1]["dists"]) for step in (4, 5)}
+    assert len(seen) == 2  # another square at each update
+
+
+def test_dists_keeps_its_statistics_in_float32_under_autocast(micro, batch, vgg16_file):
+    config = dataclasses.replace(CONFIGS["decoder"], dists=1.0, dists_weights=str(vgg16_file))
+    stage = build_stage(config, micro, CPU)
+    exact = stage.loss(batch, 0)[1]["dists"]
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = stage.loss(batch, 0)[1]["dists"]
+    assert rounded.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact, rtol=0.05, atol=0)
+
+
 def test_flips_differ_from_step_to_step_and_validation_has_none(micro, batch, tmp_path):
     fill_head(micro)
     straight = Stage2(micro, dataclasses.replace(CONFIGS["stage2"], flip=0.0))

@@ -182,6 +182,10 @@ def decoder(
     model: Start = None,
     steps: Steps = None,
     perceptual_weights: Perceptual = None,
+    dists_weights: Annotated[
+        Path | None,
+        typer.Option(help="DISTS weights (safetensors), instead of the settings'.", metavar="FILE"),
+    ] = None,
     device: Device = "auto",
     threads: Threads = None,
     dry_run: DryRun = False,
@@ -191,7 +195,12 @@ def decoder(
     """Adapt the decoder to the bits that the whole model samples."""
     from nsarm_cli.training.config import DecoderConfig
 
-    options = _given(model=model, steps=steps, perceptual_weights=perceptual_weights)
+    options = _given(
+        model=model,
+        steps=steps,
+        perceptual_weights=perceptual_weights,
+        dists_weights=dists_weights,
+    )
     settings = _settings(DecoderConfig, config, options)
     if dry_run:
         show_plan(settings, world_size, memory, device, threads)

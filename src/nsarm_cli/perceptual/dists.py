@@ -66,6 +66,10 @@ class Dists(nn.Module):
         except KeyError as error:
             raise WeightsError(f"{path}: lacks the tensor {error}; {REMEDY}") from error
 
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Mean distance of "b 3 h w" pictures in [-1, 1]; 0 for equal ones."""
+        return self.each(a, b).mean()
+
     def each(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of each pair of "b 3 h w" pictures in [-1, 1]: "b"; 0 for equal ones.
 
@@ -86,7 +90,8 @@ class Dists(nn.Module):
 
     def _taps(self, pictures: Tensor) -> list[Tensor]:
         x = (pictures + 1) / 2
-        return [x, *self._features((x - self.shift) / self.scale)]
+        features = self._features((x - self.shift) / self.scale)
+        return [x, *(feature.to(x) for feature in features)]  # autocast may give fewer bits
 
 
 def l2_pool(x: Tensor, _: int) -> Tensor:

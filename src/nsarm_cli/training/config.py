@@ -18,6 +18,7 @@ _AT_LEAST_1 = (
     "validate_batches",
     "log_every",
     "per_shard",
+    "dists_crop",
 )
 _AT_LEAST_0 = (
     *("final_lr", "warmup", "refiner", "weight_decay", "seed", "workers", "save_minutes", "pixel"),
@@ -25,6 +26,7 @@ _AT_LEAST_0 = (
         "corrupt",
         "perceptual",
         "perceptual_from",
+        "dists",
         "commitment",
         "entropy",
         "sharpness",
@@ -325,6 +327,11 @@ class DecoderConfig(PartsConfig):
     Attributes:
         pixel: weight of the mean absolute pixel error.
         perceptual: weight of LPIPS; above 0 it needs `perceptual_weights`.
+        dists: weight of DISTS; above 0 it needs `dists_weights`.
+        dists_weights: safetensors file of DISTS, for validation, and for training where `dists`
+            is above 0; "" does without.
+        dists_crop: side of the square of each picture that DISTS sees in training, another one
+            at each update; its network costs more than all else.
         temperature: of the sampled bits; 0 is greedy.
         adversarial: gradient of a patch discriminator's score at the last layer, relative to
             that of the pixel and perceptual terms; 0 does without.
@@ -336,6 +343,9 @@ class DecoderConfig(PartsConfig):
 
     pixel: float = 1.0
     perceptual: float = 0.0
+    dists: float = 0.0
+    dists_weights: str = ""
+    dists_crop: int = 128
     temperature: float = 0.5
     adversarial: float = 0.0
     adversarial_from: int = 0

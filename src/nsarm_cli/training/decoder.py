@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm import bsq
 from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.perceptual.dists import Dists
 from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.training.captions import resolver_of
 from nsarm_cli.training.config import DecoderConfig
@@ -25,7 +26,7 @@ from nsarm_cli.training.grid import write_grid
 from nsarm_cli.training.judge import Judge
 from nsarm_cli.training.labels import preliminary_targets
 from nsarm_cli.training.losses import preliminary_loss
-from nsarm_cli.training.perceptual import jitter
+from nsarm_cli.training.perceptual import jitter, same_square
 from nsarm_cli.training.stage1 import check_crop, lr_of
 
 DISCRIMINATOR_WIDTH = 48
@@ -39,10 +40,15 @@ class DecoderStage:
         model: its decoder learns, and its transformation network if the settings say so.
         config: loss weights and the temperature of the bits.
         perceptual: LPIPS, or None.
+        dists: DISTS, or None.
     """
 
     def __init__(
-        self, model: NsarmModel, config: DecoderConfig, perceptual: PerceptualDistance | None
+        self,
+        model: NsarmModel,
+        config: DecoderConfig,
+        perceptual: PerceptualDistance | None,
+        dists: Dists | None = None,
     ) -> None:
         learners: dict[str, nn.Module] = {"decoder": model.autoencoder.decoder}
         kept: dict[str, nn.Module] = {"model": model}
@@ -59,6 +65,7 @@ class DecoderStage:
         self._model = model
         self._config = config
         self._perceptual = perceptual
+        self._dists = dists
         self._resolver = resolver_of(model)
 
     def loss(self, batch: Batch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -85,11 +92,15 @@ class DecoderStage:
 
     def _error(self, picture: Tensor, hr: Tensor, step: int, values: dict[str, Tensor]) -> Tensor:
         """Pixel and perceptual terms, noted in `values`."""
+        config = self._config
         values["pixel"] = F.l1_loss(picture, hr)
-        error = self._config.pixel * values["pixel"]
-        if self._perceptual is not None and self._config.perceptual > 0:
+        error = config.pixel * values["pixel"]
+        if self._perceptual is not None and config.perceptual > 0:
             values["perceptual"] = self._perceptual(*jitter(picture, hr, step))
-            error = error + self._config.perceptual * values["perceptual"]
+            error = error + config.perceptual * values["perceptual"]
+        if self._dists is not None and config.dists > 0:
+            values["dists"] = self._dists(*same_square(picture, hr, config.dists_crop, step))
+            error = error + config.dists * values["dists"]
         return error
 
     def _estimate(self, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -105,7 +116,7 @@ class DecoderStage:
 
     def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
         """How good sampled pictures are; writes LR, SR and HR."""
-        judge = Judge(self._perceptual)
+        judge = Judge(self._perceptual, self._dists)
         shown: list[Tensor] = []
         for number, batch in enumerate(batches):
             picture = self._model.decode(self._feature(batch, -1 - number))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nsarm_cli.evaluation.niqe import has_enough_blocks, niqe
 from nsarm_cli.imaging.tensors import to_u8
+from nsarm_cli.perceptual.dists import Dists
 from nsarm_cli.perceptual.lpips import PerceptualDistance
 
 
@@ -17,18 +18,20 @@ class Judge:
 
     Args:
         perceptual: LPIPS; None leaves it out.
+        dists: DISTS; None leaves it out.
     """
 
-    def __init__(self, perceptual: PerceptualDistance | None) -> None:
-        self._perceptual = perceptual
+    def __init__(self, perceptual: PerceptualDistance | None, dists: Dists | None = None) -> None:
+        self._distances = {"perceptual": perceptual, "dists": dists}
         self._found: dict[str, list[float]] = {}
 
     def compare(self, made: Tensor, wanted: Tensor) -> None:
         """Measure pictures "b 3 h w" in [-1, 1] against those they should be, and by themselves."""
         error = ((made.float() - wanted) / 2).square().mean((1, 2, 3))
         self._add("psnr", (-10 * error.clamp_min(1e-10).log10()).tolist())
-        if self._perceptual is not None:
-            self._add("perceptual", self._perceptual.each(made.float(), wanted).tolist())
+        for name, distance in self._distances.items():
+            if distance is not None:
+                self._add(name, distance.each(made.float(), wanted).tolist())
         self.look(made)
 
     def look(self, made: Tensor) -> None:

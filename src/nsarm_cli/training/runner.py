@@ -10,6 +10,7 @@ from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.nsarm.config import NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.models.varsr.model import VarsrModel
+from nsarm_cli.perceptual.dists import Dists
 from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.runtime import PRECISIONS
 from nsarm_cli.text.encoder import TextEncoder
@@ -214,7 +215,7 @@ def build_stage(config: RunConfig, model: NsarmModel, device: torch.device) -> S
     if isinstance(config, Stage2Config):
         return Stage2(model, config, _encoder(config, device), _perceptual(config, device))
     if isinstance(config, DecoderConfig):
-        return DecoderStage(model, config, _perceptual(config, device))
+        return DecoderStage(model, config, _perceptual(config, device), _dists(config, device))
     raise TypeError(f"no stage for {type(config).__name__}")
 
 
@@ -247,3 +248,14 @@ def _perceptual(config: RunConfig, device: torch.device) -> PerceptualDistance |
             "make one with nsarm weights measures, or set perceptual = 0"
         )
     return PerceptualDistance.from_file(Path(config.perceptual_weights)).to(device)
+
+
+def _dists(config: DecoderConfig, device: torch.device) -> Dists | None:
+    if config.dists_weights:
+        return Dists.from_file(Path(config.dists_weights)).to(device)
+    if config.dists == 0:
+        return None
+    raise ConfigError(
+        "dists is above 0 but dists_weights names no file; "
+        "make one with nsarm weights measures, or set dists = 0"
+    )

@@ -1,0 +1,158 @@
+"""Leave stages of NSARM's training out, one at a time, as in section 4.4 of the paper.
+
+    python benchmarks/ablation.py --model DIR --data train --val val.tar --lpips FILE --out ablation
+
+`--model` is a trained nsarm-nano: its autoencoder and, where the first stage is not left out, its
+transformation network are taken from there; transformers begin afresh. Every variant is runs of
+`nsarm train` with the same number of updates, on one thread, and what is there already is not run
+again. Prints a table of the last validations and writes it as ablation.json; the folder of each
+variant has its pictures, and ablation.png has one picture of all of them.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+PRESET = "nsarm-nano"
+STILL = {"steps": 1, "lr": 1e-12}
+"""Updates that leave a model as it is: its validation is what is wanted."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to train.
+
+    Attributes:
+        stage: of `nsarm train`.
+        title: for the table.
+        stage1: whether the transformation network is the trained one.
+        prior: whether the transformer begins as the prior.
+        changes: to the common settings.
+    """
+
+    stage: str
+    title: str
+    stage1: bool = True
+    prior: bool = True
+    changes: tuple[tuple[str, float], ...] = ()
+
+
+PRIOR = "prior"
+VARIANTS = {
+    PRIOR: Variant("prior", "the prior itself", stage1=False, prior=False),
+    "stage1": Variant("stage1", "stage 1 alone, without a transformer", changes=(*STILL.items(),)),
+    "stage1-prior": Variant("stage2", "stage 1 alone, before the prior", changes=(*STILL.items(),)),
+    "stage2": Variant("stage2", "stage 2 alone", stage1=False),
+    "both": Variant("stage2", "both"),
+    "no-prior": Variant("stage2", "both, without the prior", prior=False),
+    "no-flips": Variant("stage2", "both, without self-correction", changes=(("flip", 0.0),)),
+}
+
+
+def settings(variant: Variant, args: argparse.Namespace) -> dict[str, str | float]:
+    """What the settings file of a variant says."""
+    common: dict[str, str | float] = {
+        "model": PRESET,
+        "autoencoder_from": str(args.model),
+        "steps": args.steps,
+        "batch": args.batch,
+        "crop": 256,
+        "shrink": 1.5,
+        "lr": 1.5e-3,
+        "final_lr": 0.02,
+        "warmup": 20,
+        "validate_every": args.steps,
+        "validate_batches": args.validate_batches,
+        "perceptual_weights": str(args.lpips),
+        "tracker": "none",
+    }
+    if variant.stage != PRIOR:
+        common["degradation"] = "realesrgan-light"
+    if variant.stage != "stage1":
+        common |= {"flip": 0.1, "resize": "area"}
+    if variant.stage1:
+        common["transformation_from"] = str(args.model)
+    if variant.prior and variant.stage != "stage1":
+        common["transformer_from"] = str(args.out / PRIOR)
+    return common | dict(variant.changes)
+
+
+def train(name: str, variant: Variant, args: argparse.Namespace) -> dict[str, float]:
+    """Run a variant unless it has been; its last validation."""
+    out = args.out / name
+    metrics = out / "metrics.jsonl"
+    if not (out / "model.safetensors").is_file():
+        file = args.out / f"{name}.toml"
+        lines = [f"{key} = {json.dumps(value)}" for key, value in settings(variant, args).items()]
+        file.write_text("\n".join(lines) + "\n", "utf-8")
+        command = [sys.executable, "-m", "nsarm_cli", "train", variant.stage]
+        command += ["--config", str(file), "--data", *args.data, "--val", str(args.val)]
+        command += ["--out", str(out), "--threads", "1"]
+        done = subprocess.run(command, stdout=sys.stderr, check=False)  # noqa: S603  (our own)
+        if done.returncode:
+            sys.exit(f"{name}: nsarm train ended with exit code {done.returncode}")
+    last: dict[str, float] = json.loads(metrics.read_text("utf-8").splitlines()[-1])
+    return last
+
+
+def comparison(out: Path, names: list[str], picture: int) -> Image.Image:
+    """One picture of the first validation batch by each variant, between its input and original."""
+    columns: list[tuple[str, Image.Image]] = []
+    for name in names:
+        (latest,) = sorted((out / name).glob("validation-*.png"))[-1:]
+        with Image.open(latest) as grid:
+            side = grid.height // 3
+            rows = [
+                grid.convert("RGB").crop(
+                    (picture * side, row * side, (picture + 1) * side, (row + 1) * side)
+                )
+                for row in range(3)
+            ]
+        columns = columns or [("input", rows[0])]
+        columns.append((name, rows[1]))
+    columns.append(("original", rows[2]))
+    sheet = Image.new("RGB", (side * len(columns), side + 16), "white")
+    for number, (name, tile) in enumerate(columns):
+        sheet.paste(tile, (number * side, 16))
+        ImageDraw.Draw(sheet).text((number * side + 4, 2), name, fill="black")
+    return sheet
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Train every variant and print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, required=True, help="folder of a trained nsarm-nano")
+    parser.add_argument("--data", nargs="+", required=True, help="as for nsarm train")
+    parser.add_argument("--val", type=Path, required=True, help="as for nsarm train")
+    parser.add_argument("--lpips", type=Path, required=True, help="its weights, safetensors")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=150)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--validate-batches", type=int, default=8)
+    parser.add_argument("--picture", type=int, default=0, help="which one to show")
+    args = parser.parse_args(arguments)
+    args.out.mkdir(parents=True, exist_ok=True)
+    found = {name: train(name, variant, args) for name, variant in VARIANTS.items()}
+    (args.out / "ablation.json").write_text(json.dumps(found, indent=1), "utf-8")
+    shown = [name for name in VARIANTS if name != PRIOR]
+    comparison(args.out, shown, args.picture).save(args.out / "ablation.png")
+    print("| variant | cross-entropy | right bits | PSNR, dB | LPIPS | NIQE |")
+    print("|---|---:|---:|---:|---:|---:|")
+    for name in shown:
+        figures = found[name]
+        is_stage2 = VARIANTS[name].stage == "stage2"
+        cells = [figures["loss"] if is_stage2 else None, figures.get("bits.6")]
+        cells += [figures[key] for key in ("psnr", "perceptual", "niqe")]
+        words = " | ".join("" if value is None else f"{value:.3f}" for value in cells)
+        print(f"| {VARIANTS[name].title} | {words} |")
+
+
+if __name__ == "__main__":
+    main()
