@@ -105,6 +105,31 @@ def test_one_picture_without_a_reference_is_enough(evaluate, make_set, tmp_path)
     assert entry["robustness"]["score"] == "1 / NIQE, not the paper's score"
 
 
+def test_measures_that_make_no_score_give_everything_but_failures(
+    evaluate, pictures, make_outputs, make_set, tmp_path
+):
+    outputs = make_outputs("m", pictures, 1)
+    arguments = ("--dataset", pictures, "--model", "none", "--methods", f"m={outputs}")
+    done = evaluate(*arguments, "--measures", "psnr_y,ssim_y")
+    assert done.code == 0, done.err
+    assert "m less the others" in done.out
+    assert done.out.count("Failures are not counted: these measures make no score; add niqe") == 1
+    (entry,) = results(tmp_path)["sets"]
+    assert entry["differences"]["bicubic"]["psnr_y"]["n"] == 3
+    assert entry["robustness"] is None
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "Failures are not counted: these measures make no score" in page
+    assert "<h3>Pictures</h3>" in page
+
+    refused = evaluate(*arguments, "--measures", "psnr_y", "--sweep", "blur")
+    assert refused.code == 6
+    assert "--sweep follows the mean score, but psnr_y makes none" in refused.err
+    alone = make_set(("only",), gt=False, side=60) / "lr"
+    refused = evaluate("--dataset", alone, "--model", "none", "--measures", "psnr_y")
+    assert refused.code == 6
+    assert "has no references, which psnr_y would compare with" in refused.err
+
+
 def test_json_on_stdout_is_what_the_file_holds(evaluate, pictures, tmp_path):
     done = evaluate("--dataset", pictures, "--model", "none", "--json")
     assert json.loads(done.out) == results(tmp_path)

@@ -126,7 +126,8 @@ def test_without_a_ranking_the_first_pictures_are_shown(report):
     assert len(group.names) == 2
     text = page(Report([entry], whole.measures, [], {}), {"pictures": collect(entry, methods, 2)})
     assert "<h3>Pictures</h3>" in text
-    assert "<h3>Robustness</h3>" not in text
+    assert "Failures are not counted: these measures make no score; add niqe" in text
+    assert "<svg" not in text
 
 
 def test_best_and_second_best_are_marked_in_every_column(report):

@@ -122,5 +122,7 @@ def test_the_score_is_the_papers_where_its_measures_are_and_else_says_that_it_is
     assert SCORES["niqe"].of({"niqe": 4.0}) == 0.25
     with pytest.raises(ConfigError, match="but clipiqa, musiq, maniqa, topiq cannot be computed"):
         choose_score("paper", ["lpips"], has_references=True)
+    assert choose_score(None, ["psnr_y", "ssim_y"], has_references=True) is None
+    assert choose_score(None, ["lpips"], has_references=False) is None
     with pytest.raises(ConfigError, match="'vmaf' is unknown"):
         choose_score("vmaf", ["lpips"], has_references=True)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nsarm_cli.cli import console
-from nsarm_cli.errors import WeightsError
+from nsarm_cli.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
     import torch
@@ -52,6 +52,21 @@ def load_measures(
         verb = "is" if len(left_out) == 1 else "are"
         console.say(f"{', '.join(left_out)} {verb} left out: {reason}")
     return chosen, missing
+
+
+def require_values(sets: "Sequence[PictureSet]", measures: "Sequence[Measure]") -> None:
+    """Refuse measures of which a set can have none.
+
+    Raises:
+        ConfigError: they all compare with references, and the set has none.
+    """
+    for picture_set in sets:
+        if not picture_set.has_references and all("gt" in m.needs for m in measures):
+            names = ", ".join(m.name for m in measures)
+            raise ConfigError(
+                f"{picture_set.name}: has no references, which {names} would compare with; add "
+                "niqe or lr_psnr, or references"
+            )
 
 
 def load_fid_for(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsarm_cli import __version__
 from nsarm_cli.cli import console, eval_model
-from nsarm_cli.cli.eval_measures import load_fid_for, load_measures
+from nsarm_cli.cli.eval_measures import load_fid_for, load_measures, require_values
 from nsarm_cli.cli.eval_model import EvaluatedModel, Prompts, captioned
 from nsarm_cli.cli.eval_sets import open_set
 from nsarm_cli.errors import ConfigError
@@ -93,7 +93,13 @@ class Run:
         device, dtype = self._choose_device()
         measures, missing = load_measures(self.measures, self.measure_weights, device)
         names = [m.name for m in measures]
+        require_values([s for s, _ in sets], measures)
         scores = [choose_score(self.score, names, has_references=s.has_references) for s, _ in sets]
+        if sweeps and None in scores:
+            raise ConfigError(
+                f"--sweep follows the mean score, but {', '.join(names)} makes none; add niqe, or "
+                "lpips or dists with references"
+            )
         others = [self._others(picture_set) for picture_set, _ in sets]
         # FID stands beside all other measures: not where some were chosen.
         is_whole = ranks.is_first and self.measures is None
@@ -113,8 +119,9 @@ class Run:
                     result = replace(result, whole=whole)
                 first = next(iter(result.rows)) if ours or not other else other[0].name
                 entries.append(analyse(result, measures, score, first))
-                entry = entries[-1]
-                swept += [self._sweep(sweep, entry, score, model, work) for sweep in sweeps]
+                if score is not None:  # without one there are no sweeps
+                    entry = entries[-1]
+                    swept += [self._sweep(sweep, entry, score, model, work) for sweep in sweeps]
         extra: dict[str, Any] = {}
         if swept:
             extra["sweeps"] = [as_document(result) for result in swept]

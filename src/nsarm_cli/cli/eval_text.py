@@ -25,7 +25,7 @@ def show(report: "Report") -> None:
         if entry.differences:
             console.result_table(_differences(entry, report.measures))
         if entry.robustness is None:
-            console.result("No picture has a score under every method, so none failed or held.")
+            console.result(entry.why_unranked)
         else:
             console.result_table(_failures(entry))
         for method, whole in entry.result.whole.items():

@@ -81,8 +81,11 @@ def _section(
         parts.append(f"<p>{escape(name.upper())} of the whole set: {escape(found)}.</p>")
     if entry.differences:
         parts += [f"<h3>{escape(entry.ours)} less the others</h3>", _differences(entry, shown)]
-    if entry.robustness is not None:
-        parts += ["<h3>Robustness</h3>", _robustness(entry.robustness, entry)]
+    parts.append("<h3>Robustness</h3>")
+    if entry.robustness is None:
+        parts.append(f"<p>{escape(entry.why_unranked)}</p>")
+    else:
+        parts.append(_robustness(entry.robustness, entry))
     if cases is not None and cases.pictures:
         parts += ["<h3>Pictures</h3>", viewer(cases, entry.ours)]
     return "".join(parts) + "</section>"

@@ -35,6 +35,7 @@ class SetReport:
         summaries: method -> measure -> summary.
         differences: method -> measure -> `ours` less that method; empty without `ours`.
         ours: the method that others are compared with.
+        score: what pictures are ranked by; None when the measures make none.
         robustness: None when no score could be formed.
         gains: pictures where `ours` leads most, with the lead.
     """
@@ -43,8 +44,19 @@ class SetReport:
     summaries: dict[str, dict[str, Summary]]
     differences: dict[str, dict[str, Difference]]
     ours: str
+    score: Score | None
     robustness: Robustness | None
     gains: list[tuple[str, float]]
+
+    @property
+    def why_unranked(self) -> str:
+        """Why failures are not counted, where `robustness` is None."""
+        if self.score is None:
+            return (
+                "Failures are not counted: these measures make no score; add niqe, or lpips or "
+                "dists with references."
+            )
+        return "Failures are not counted: no picture has a score under every method."
 
 
 @dataclass(frozen=True)
@@ -99,6 +111,7 @@ def analyse(
         summaries=summaries,
         differences=differences,
         ours=ours,
+        score=score,
         robustness=None if score is None else robustness(result.rows, score),
         gains=[] if score is None else greatest_gains(result.rows, score, ours),
     )

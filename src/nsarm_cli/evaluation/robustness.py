@@ -73,13 +73,18 @@ SCORES = {
 """By name, the paper's first; the others stand in where its measures are not to be had."""
 
 
-def choose_score(asked: str | None, measured: Sequence[str], *, has_references: bool) -> Score:
+def choose_score(
+    asked: str | None, measured: Sequence[str], *, has_references: bool
+) -> Score | None:
     """Pick the score: the one asked for, else the first whose measures there are.
 
     Args:
         asked: a name of `SCORES`, or None.
         measured: names of the measures that were computed.
         has_references: whether measures that compare with references have values.
+
+    Returns:
+        The score; None when none was asked for and the measures make none.
 
     Raises:
         ConfigError: the name is unknown, or its measures were not computed.
@@ -100,12 +105,7 @@ def choose_score(asked: str | None, measured: Sequence[str], *, has_references: 
         if all(name in measured for name in score.needs)
         and (has_references or not {"lpips", "dists"} & set(score.needs))
     )
-    found = next(usable, None)
-    if found is None:
-        raise ConfigError(
-            f"no score can be made of {', '.join(measured)}; add niqe, or lpips with references"
-        )
-    return found
+    return next(usable, None)
 
 
 @dataclass(frozen=True)
