@@ -1,6 +1,7 @@
 """`nsarm eval` through its real entry: files, tables, exit codes and what is refused."""
 
 import csv
+import hashlib
 import json
 import shutil
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from loopback import serving
 
 
 @pytest.fixture(autouse=True)
@@ -166,7 +169,7 @@ def test_what_cannot_be_paired_or_read_is_one_sentence(evaluate, pictures, make_
     refused(6, "measure 'vmaf' is unknown", "--measures", "vmaf")
     refused(6, "score paper is made of", "--score", "paper")
     refused(6, "two sets have the same name", "--dataset", pictures)
-    refused(6, "there are no sets of pictures there", "--dataset", "RealSR")
+    refused(6, "there are no sets of pictures there", "--dataset", "DIV2K")
     Image.new("RGB", (50, 50)).save(outputs / "b.png")
     refused(3, "m/b: is 50x50, but 96x96 is judged", *none, "--methods", f"m={outputs}")
     (outputs / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
@@ -188,23 +191,106 @@ def test_a_known_set_that_shows_other_pictures_is_refused(evaluate, make_set, tm
     assert "lacks 1 of the 60 pictures of RP60, the first is 07" in refused.err
 
 
-def test_a_known_set_that_is_missing_is_told_with_where_it_is_to_be_had(evaluate, tmp_path):
+def test_a_known_set_that_cannot_be_had_is_told_with_where_it_is(evaluate, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     root = tmp_path / "root"
     none = ("--model", "none", "--data-root", root)
     for name, place in (
         ("RealSR", "https://github.com/cswry/OSEDiff/"),
         ("RP60", "https://github.com/Xiangtaokong/NSARM/"),
-        ("DIV2K", "https://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_valid_HR.zip"),
     ):
         refused = evaluate("--dataset", name, *none)
-        assert refused.code == 6
-        assert "there are no sets of pictures there" in refused.err
-        assert place in refused.err.replace("\n", "")
-        root.mkdir()
-        refused = evaluate("--dataset", name, *none)
         assert refused.code == 3
-        assert place in refused.err.replace("\n", "")
-        root.rmdir()
+        assert "not asked, since HF_HUB_OFFLINE is set; unset it" in refused.err
+        assert f"or get it from {place}" in refused.err
+    place = "https://data.vision.ee.ethz.ch/cvl/DIV2K/DIV2K_valid_HR.zip"
+    refused = evaluate("--dataset", "DIV2K", *none)
+    assert refused.code == 3
+    assert place in refused.err
+    refused = evaluate("--dataset", "DIV2K", "--model", "none", "--data-root", tmp_path / "absent")
+    assert refused.code == 6
+    assert "there are no sets of pictures there" in refused.err
+    assert place in refused.err
+
+
+@pytest.fixture
+def web(make_set, monkeypatch):
+    """A server on loopback with a known set of three pictures, and the catalogue that names it."""
+    from nsarm_cli.evaluation import datasets as module
+    from nsarm_cli.evaluation.pictures import pixel_digest
+
+    folder, names = make_set(), ("a", "b", "c")
+    captions = json.dumps({"key": "a", "caption": "shades"}).encode()
+    with serving() as server:
+        files = {}
+        for name in names:
+            published = []
+            for part in ("lr", "gt"):
+                path = folder / part / f"{name}.png"
+                server.put(f"/{part}/{name}.png", path.read_bytes())
+                with Image.open(path) as picture:
+                    pixels = pixel_digest(picture)
+                sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+                published.append(module.Published(sha256, pixels))
+            files[name] = tuple(published)
+        server.put("/captions.jsonl", captions)
+        dataset = module.Dataset(
+            name="Shades",
+            title="Shades, 3 pictures",
+            licence="free",
+            home="https://example.org/shades",
+            lr_url=server.url + "/lr/{}.png",
+            gt_url=server.url + "/gt/{}.png",
+            captions=module.Captions(
+                server.url + "/captions.jsonl", hashlib.sha256(captions).hexdigest()
+            ),
+            bytes=sum(len(data) for data in server.files.values()),
+            files=files,
+        )
+        monkeypatch.setattr(module, "datasets", lambda: {"Shades": dataset})
+        yield server
+
+
+def test_a_known_set_is_fetched_once_and_checked(evaluate, web, tmp_path):
+    arguments = ("--dataset", "shades", "--model", "none", "--measures", "psnr_y")
+    done = evaluate(*arguments, "--protocol", "native")
+    assert done.code == 0, done.err
+    folder = tmp_path / "home" / "datasets" / "Shades"
+    assert "Shades is not in" in done.err
+    assert "fetching 7 files" in done.err
+    assert "free) from https://example.org/shades" in done.err
+    assert "Shades: verified" in done.err
+    assert sorted(p.name for p in folder.iterdir()) == ["captions.jsonl", "gt", "lr"]
+    assert "Shades: 3 pictures; native: 24x24 to 96x96" in done.out
+    asked = len(web.requests)
+    assert evaluate(*arguments, "--protocol", "native").code == 0
+    assert len(web.requests) == asked
+
+
+def test_a_set_that_breaks_off_is_gone_on_with_and_is_never_there_in_part(evaluate, web, tmp_path):
+    arguments = ("--dataset", "Shades", "--data-root", tmp_path / "root", "--model", "none")
+    arguments += ("--measures", "psnr_y", "--protocol", "native")
+    lost = web.files.pop("/gt/c.png")
+    refused = evaluate(*arguments)
+    assert refused.code == 3
+    assert "Shades could not be fetched: " in refused.err
+    assert "/gt/c.png: c.png: HTTP 404 (it is not there)" in refused.err
+    assert "or get it from https://example.org/shades and name its folder" in refused.err
+    assert not (tmp_path / "root" / "Shades").exists()
+    web.put("/gt/c.png", lost)
+    assert evaluate(*arguments).code == 0
+    assert (tmp_path / "root" / "Shades" / "gt" / "c.png").read_bytes() == lost
+
+
+def test_a_folder_of_the_users_is_never_added_to(evaluate, web, tmp_path):
+    folder = tmp_path / "root" / "Shades" / "lr"
+    folder.mkdir(parents=True)
+    (folder / "a.png").write_bytes(web.files["/lr/a.png"])
+    refused = evaluate("--dataset", "Shades", "--data-root", tmp_path / "root", "--model", "none")
+    assert refused.code == 3
+    assert "lacks 2 of the 3 pictures of Shades, the first is b" in refused.err
+    assert "have it fetched to another --data-root" in refused.err
+    assert web.requests == []
 
 
 def test_div2k_is_made_and_judged_at_the_size_of_its_crops(evaluate, tmp_path, monkeypatch):

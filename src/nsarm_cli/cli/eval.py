@@ -34,7 +34,7 @@ def evaluate(
     data_root: Annotated[
         Path | None,
         typer.Option(
-            help="Folder that has the known sets.",
+            help="Folder of the known sets; RealSR, DRealSR and RP60 are fetched to it.",
             show_default="datasets in the folder of weights",
             metavar="DIR",
         ),
@@ -109,7 +109,7 @@ def evaluate(
         list[Path] | None,
         typer.Option(
             help="File of captions, or folder that has SET.jsonl; may be repeated.",
-            show_default="the manifest of the set, or captions below --data-root",
+            show_default="the manifest of the set, captions below --data-root, or those fetched",
             metavar="PATH",
         ),
     ] = None,

@@ -1,13 +1,18 @@
 """The sets of pictures known by name: where they are, and whether they are the published ones."""
 
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 from nsarm_cli.errors import ImageError
-from nsarm_cli.evaluation.pictures import Item, PictureSet, find_set, pixel_digest
+from nsarm_cli.evaluation.pictures import Item, PictureSet, find_set, is_set_folder, pixel_digest
 from nsarm_cli.imaging.files import read_image
+
+CAPTIONS = "captions.jsonl"
+"""File of captions in the folder of a set that was fetched."""
 
 _CATALOGUE = Path(__file__).parent / "catalogue"
 
@@ -50,7 +55,7 @@ class Dataset:
         lr_url: address of an input, "{}" for its name.
         gt_url: of a reference; None for a set without.
         captions: of NSARM's authors.
-        bytes: of all files.
+        bytes: of all pictures.
         files: name -> the input and, where there is one, the reference.
     """
 
@@ -63,6 +68,14 @@ class Dataset:
     captions: Captions
     bytes: int
     files: dict[str, tuple[Published, Published | None]]
+
+    def addresses(self) -> Iterator[tuple[str, str, str]]:
+        """List the published files: path inside a folder of this set, address, SHA-256."""
+        yield CAPTIONS, self.captions.url, self.captions.sha256
+        for name, (lr, gt) in self.files.items():
+            yield f"lr/{name}.png", self.lr_url.format(quote(name)), lr.sha256
+            if gt is not None and self.gt_url is not None:
+                yield f"gt/{name}.png", self.gt_url.format(quote(name)), gt.sha256
 
 
 @cache
@@ -91,19 +104,35 @@ def find_dataset(name: str) -> Dataset | None:
     return next((d for d in datasets().values() if d.name.lower() == name.lower()), None)
 
 
+def find_folder(dataset: Dataset, root: Path) -> Path | None:
+    """Look for a set below a folder, without reading its pictures.
+
+    Args:
+        dataset: of the catalogue.
+        root: has it in a folder of its name or of the name in OSEDiff's repository, or is it.
+
+    Returns:
+        The folder of the set, complete or not; None where there is none.
+    """
+    names = (dataset.name, f"benchmark_{dataset.name.lower()}", f"{dataset.name}_256")
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    return root if is_set_folder(root, dataset.files) else None
+
+
 def open_dataset(dataset: Dataset, root: Path, limit: int | None = None) -> PictureSet:
     """Find a set below a folder and check that its pictures are the published ones.
 
     Args:
         dataset: of the catalogue.
-        root: has it in a folder of its name or of the name in OSEDiff's repository, or is it.
+        root: see `find_folder`.
         limit: take the first pictures only.
 
     Raises:
         ImageError: it is not there, pictures are missing, or one shows something else.
     """
-    names = (dataset.name, f"benchmark_{dataset.name.lower()}", f"{dataset.name}_256")
-    folder = next((root / name for name in names if (root / name).is_dir()), root)
+    folder = find_folder(dataset, root) or root
     try:
         found = {item.name: item for item in find_set(folder, dataset.name).items}
     except ImageError as error:
@@ -111,8 +140,8 @@ def open_dataset(dataset: Dataset, root: Path, limit: int | None = None) -> Pict
     if missing := [name for name in dataset.files if name not in found]:
         raise ImageError(
             f"{folder}: lacks {len(missing)} of the {len(dataset.files)} pictures of "
-            f"{dataset.name}, the first is {missing[0]}; complete it from {dataset.home}, or "
-            "give it by its path to evaluate what is there"
+            f"{dataset.name}, the first is {missing[0]}; complete it from {dataset.home}, have it "
+            "fetched to another --data-root, or give it by its path to evaluate what is there"
         )
     names_in_order = sorted(dataset.files)[:limit]
     items = tuple(found[name] for name in names_in_order)

@@ -11,7 +11,7 @@ pictures                 inputs alone
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from torch import Tensor
 from nsarm_cli.errors import ConfigError, ImageError
 from nsarm_cli.imaging.files import read_image
 from nsarm_cli.imaging.finding import find_images
+from nsarm_cli.imaging.formats import readable_suffixes
 
 MANIFEST = "manifest.jsonl"
 _LR_FOLDERS = ("lr", "test_lr", "lq", "input", "inputs", "lr128", "lr256")
@@ -98,6 +99,20 @@ def find_set(folder: Path, name: str | None = None) -> PictureSet:
             )
         items = _pair(by_name(lr or folder), None if gt is None else by_name(gt), lr or folder, gt)
     return PictureSet(name, tuple(sorted(items, key=lambda item: item.name)), str(folder))
+
+
+def is_set_folder(folder: Path, names: Container[str]) -> bool:
+    """Whether a folder has one of the known layouts; pictures alone count by their names."""
+    if not folder.is_dir():
+        return False
+    if (folder / MANIFEST).is_file():
+        return True
+    return any(
+        path.name.lower() in _LR_FOLDERS + _GT_FOLDERS
+        if path.is_dir()
+        else path.stem in names and path.suffix.lower() in readable_suffixes()
+        for path in folder.iterdir()
+    )
 
 
 def by_name(folder: Path) -> dict[str, Path]:
