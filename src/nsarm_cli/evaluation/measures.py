@@ -112,7 +112,7 @@ def own_measures() -> list[Measure]:
             decimals=2,
             needs=NOTHING,
             variant="blocks of 96 pixels, the authors' model of undistorted photographs",
-            version="1",
+            version="2",
             fits=has_enough_blocks,
             compute=lambda batch: [_finite(niqe(picture)) for picture in batch.sr],
         ),

@@ -4,6 +4,9 @@ Mittal, Soundararajan and Bovik, "Making a 'completely blind' image quality anal
 Signal Processing Letters 20(3), 2013. The model of undistorted photographs is the authors', in
 the file that BasicSR distributes (assets/niqe/SOURCE.md).
 
+Where published tables round, so does this module: flat areas have hardly any variance, and there
+the rounding of single precision shows in the fourth decimal.
+
 Letters: n blocks, h w height and width in pixels, f features.
 """
 
@@ -16,10 +19,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from nsarm_cli.evaluation.fidelity import gaussian
-from nsarm_cli.evaluation.resize import resize_matlab
 
 BLOCK = 96
 """Side of a block in pixels; what is left at the right and the bottom is not looked at."""
+
+_LUMA = (0.299, 0.587, 0.114)
+_HALVING = tuple(x / 256 for x in (-3, -9, 29, 111, 111, 29, -9, -3))
+"""Keys' kernel (a = -0.5), widened twice, at the eight pixels around a new one."""
 
 _PRISTINE = Path(__file__).parents[1] / "assets" / "niqe" / "pristine.safetensors"
 
@@ -35,11 +41,10 @@ def niqe(picture: Tensor) -> float:
 
     Source: Eqs. 1 to 10 of the paper.
     """
-    rgb = picture.float() / 255
-    luma = (rgb.permute(1, 2, 0) @ torch.tensor([0.299, 0.587, 0.114]) * 255).round().double()
+    luma = _luma(picture)
     rows, columns = (side // BLOCK for side in luma.shape)
     luma = luma[: rows * BLOCK, : columns * BLOCK]
-    half = resize_matlab(luma, (luma.shape[0] // 2, luma.shape[1] // 2))
+    half = _halve(_halve((luma / 255).float()).T).T.double() * 255
     features = torch.cat(
         [
             _features(_blocks(_normalise(x), side))
@@ -66,6 +71,21 @@ def has_enough_blocks(height: int, width: int) -> bool:
 @cache
 def _pristine() -> dict[str, Tensor]:
     return load_file(_PRISTINE)
+
+
+def _luma(picture: Tensor) -> Tensor:
+    """Round the luma of "3 h w", uint8, to levels of 255: "h w", float64."""
+    rgb = picture.float() / 255
+    return (rgb.permute(1, 2, 0) @ torch.tensor(_LUMA) * 255).round().double()
+
+
+def _halve(x: Tensor) -> Tensor:
+    """Give "h w" half the height as MATLAB's bicubic `imresize` does: "h/2 w", in its own type."""
+    mirrored = torch.cat([x[:3].flip(0), x, x[-3:].flip(0)])  # the edge pixel counts twice
+    half = torch.zeros_like(x[::2])
+    for place, weight in enumerate(_HALVING):
+        half += weight * mirrored[place : place + len(x) : 2]
+    return half
 
 
 def _normalise(luma: Tensor) -> Tensor:
@@ -119,6 +139,6 @@ def _asymmetric_gaussian(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 @cache
 def _table() -> tuple[Tensor, Tensor]:
     """Shapes, and the moment ratio of each."""
-    shapes = torch.arange(0.2, 10.001, 0.001, dtype=torch.float64)
+    shapes = torch.arange(0.2, 10.001, 0.001).double()
     log = 2 * torch.lgamma(2 / shapes) - torch.lgamma(1 / shapes) - torch.lgamma(3 / shapes)
     return shapes, log.exp()
