@@ -9,12 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from nsarm_cli.models.core.condition import Condition
 from nsarm_cli.models.core.schedule import ScaleSchedule
-from nsarm_cli.models.core.transformer import (
-    Condition,
-    NextScaleTransformer,
-    TransformerConfig,
-)
+from nsarm_cli.models.core.transformer import NextScaleTransformer, TransformerConfig
 from nsarm_cli.models.nsarm.autoencoder import AutoencoderConfig
 from nsarm_cli.models.nsarm.config import NSARM_NANO, NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from nsarm_cli.models.core.transformer import Condition
+from nsarm_cli.models.core.condition import Condition
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.training.initialise import initialise
 

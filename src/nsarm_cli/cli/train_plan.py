@@ -176,6 +176,9 @@ def _try(
             f"{device} has {_gib(free)} GiB free"
         )
         return
+    if settings.attention == "flex" and device.type != "cuda":
+        console.result('no step was timed: attention = "flex" learns on CUDA GPUs alone')
+        return
     console.say(f"timing {STEPS} steps of one process on {device} ({reason})")
     trial = try_steps(settings, fresh_model(model), prepare_stage, device, share)
     rate = plan.flops / plan.world / trial.seconds

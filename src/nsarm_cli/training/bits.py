@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nsarm_cli.models.core.condition import Condition
 from nsarm_cli.models.core.pyramid import ResidualPyramid, area, bilinear
 from nsarm_cli.models.core.schedule import ScaleSchedule
-from nsarm_cli.models.core.transformer import Condition
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.training.config import BitsConfig
 from nsarm_cli.training.labels import TeacherForcing, draw_flips, modified_labels

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Generator, Tensor
 
 from nsarm_cli.errors import ConfigError
-from nsarm_cli.models.core.transformer import Condition
+from nsarm_cli.models.core.condition import Condition
 from nsarm_cli.models.nsarm.conditioner import ConstantConditioner
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.models.nsarm.resolver import NsarmResolver, NsarmTextResolver

@@ -43,6 +43,7 @@ _SHARES = ("ema", "hold", "negatives", "drop_path")
 _CHOICES = {
     "precision": ("bf16", "fp32"),
     "decay": ("linear", "cosine"),
+    "attention": ("sdpa", "flex"),
     "recompute": ("none", "selective", "full"),
     "framing": ("crop", "whole"),
     "turns": ("all", "mirror", "none"),
@@ -86,6 +87,9 @@ class RunConfig:
             of, before each update; more parts need less memory for activations.
         ema: weight of the past in the moving average of the trained parameters, which is then
             what validation sees; 0 keeps none.
+        attention: of the transformer over all scales at once: "sdpa" calls PyTorch's kernel once
+            per scale; "flex" computes all scales in one kernel, FlexAttention, on CUDA GPUs.
+            Neither stores a mask of all tokens by all tokens.
         recompute: activations that are computed again in the backward pass to save memory, block
             by block: "none", "selective" (what is cheap) or "full" (everything).
         offload: keep activations that wait for the backward pass in the memory of the machine
@@ -126,6 +130,7 @@ class RunConfig:
     clip: float = 2.0
     accumulate: int = 1
     ema: float = 0.0
+    attention: str = "sdpa"
     recompute: str = "none"
     offload: bool = False
     compile: bool = False
@@ -173,6 +178,11 @@ class RunConfig:
             if getattr(self, name) not in choices:
                 known = '" or "'.join(choices)
                 raise ConfigError(f'{name} is "{getattr(self, name)}"; choose "{known}"')
+        if self.attention == "flex" and self.recompute == "selective":
+            raise ConfigError(
+                'recompute is "selective" and attention is "flex", whose results it would compute '
+                'again though they are dear; set recompute to "none" or "full"'
+            )
         if self.compile and self.recompute == "selective":
             raise ConfigError(
                 'recompute is "selective" and compile is on, but compiled blocks choose for '

@@ -2,7 +2,7 @@
 
 Both change the `forward` of single blocks and nothing else, so names of parameters, hooks of
 sharding and what is computed stay as they are. Without gradients, as in validation, the blocks
-run as they always do.
+run as they always do. The same holds of another attention.
 """
 
 import functools
@@ -16,9 +16,11 @@ from torch.utils.checkpoint import (
     create_selective_checkpoint_contexts,
 )
 
+from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.core.block import Block
 from nsarm_cli.models.core.compiled import Forward, compiled_forward
 from nsarm_cli.models.core.convolution import ResidualBlock
+from nsarm_cli.models.core.transformer import NextScaleTransformer
 from nsarm_cli.models.varsr.refiner import RefinerBlock
 
 UNITS = (Block, nn.TransformerEncoderLayer, ResidualBlock, RefinerBlock)
@@ -58,6 +60,41 @@ def economise(
         if forward is not plain:
             # On the object, not its class: the next model of this process is not concerned.
             object.__setattr__(unit, "forward", _only_with_gradients(forward, plain))
+
+
+def choose_attention(trained: nn.Module, attention: str, device: torch.device) -> None:
+    """Let the passes of training go through the attention that the settings name.
+
+    Args:
+        trained: what is trained, with a transformer if `attention` is "flex".
+        attention: "sdpa" or "flex"; see `RunConfig`.
+        device: where it is trained.
+
+    Raises:
+        ConfigError: FlexAttention cannot be used there.
+    """
+    if attention == "sdpa":
+        return
+    from nsarm_cli.models.core.flex import LEAST_WIDTH, FlexAttention  # noqa: PLC0415  (slow)
+
+    transformers = [m for m in trained.modules() if isinstance(m, NextScaleTransformer)]
+    if not transformers:
+        raise ConfigError(
+            'attention is "flex", but this stage trains no transformer; leave the setting out'
+        )
+    if device.type != "cuda":
+        raise ConfigError(
+            'attention is "flex", but FlexAttention learns on CUDA GPUs alone and this run is on '
+            f'{device.type}; set attention = "sdpa", or train with --device cuda'
+        )
+    for transformer in transformers:
+        width = transformer.config.width // transformer.config.heads
+        if width < LEAST_WIDTH:
+            raise ConfigError(
+                f'attention is "flex", but heads are {width} numbers wide and FlexAttention takes '
+                f'{LEAST_WIDTH} and more; set attention = "sdpa"'
+            )
+        transformer.plan_attention = FlexAttention()
 
 
 def _only_with_gradients(forward: Forward, plain: Forward) -> Forward:

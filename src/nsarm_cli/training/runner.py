@@ -29,7 +29,7 @@ from nsarm_cli.training.config import (
 )
 from nsarm_cli.training.decoder import DecoderStage
 from nsarm_cli.training.distributed import Ranks, part_of_batch
-from nsarm_cli.training.economy import economise
+from nsarm_cli.training.economy import choose_attention, economise
 from nsarm_cli.training.feed import training_batches, validation_batches
 from nsarm_cli.training.initialise import initialise
 from nsarm_cli.training.loop import Progress, run
@@ -91,6 +91,7 @@ def train(
     model = _starting_model(config)
     _check_crop(config, model)
     stage = prepare_stage(config, model, ranks.device)
+    choose_attention(stage.trained, config.attention, ranks.device)
     economise(stage.trained, config.recompute, compiled=config.compile)
     batches = training_batches(config, model.config, data, ranks.device, part, poor=poor)
     fixed = validation_batches(config, model.config, validation, ranks.device, part)

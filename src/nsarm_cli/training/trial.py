@@ -12,7 +12,7 @@ import torch
 from nsarm_cli.training.config import RunConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.distributed import Ranks
-from nsarm_cli.training.economy import economise
+from nsarm_cli.training.economy import choose_attention, economise
 from nsarm_cli.training.rehearsal import BuildStage, quiet
 from nsarm_cli.training.step import Stepper
 from nsarm_cli.training.templates import crop_size
@@ -48,6 +48,7 @@ def try_steps(
     """
     config = dataclasses.replace(quiet(config), batch=share)
     stage = build(config, model, device)
+    choose_attention(stage.trained, config.attention, device)
     economise(stage.trained, config.recompute, compiled=config.compile)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from nsarm_cli.models.core.transformer import Condition
+from nsarm_cli.models.core.condition import Condition
 from nsarm_cli.models.varsr.diffusion import TRAINED_STEPS, Diffusion, refiner_loss
 from nsarm_cli.models.varsr.model import VarsrModel
 from nsarm_cli.models.varsr.quantiser import Tokens, to_tokens

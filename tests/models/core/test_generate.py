@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from nsarm_cli.models.core.condition import Condition
 from nsarm_cli.models.core.generate import Guidance, generate
 from nsarm_cli.models.core.pyramid import ResidualPyramid
 from nsarm_cli.models.core.schedule import ScaleSchedule
-from nsarm_cli.models.core.transformer import Condition
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.codec import BitCodec
 

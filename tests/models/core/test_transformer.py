@@ -7,8 +7,8 @@ from torch import nn
 
 from nsarm_cli.models.core.attention import block_causal_attention
 from nsarm_cli.models.core.block import Modulation
+from nsarm_cli.models.core.condition import Condition
 from nsarm_cli.models.core.schedule import ScaleSchedule
-from nsarm_cli.models.core.transformer import Condition
 from nsarm_cli.models.nsarm.schedules import schedule_for
 
 CPU = torch.device("cpu")

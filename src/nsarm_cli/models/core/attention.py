@@ -3,8 +3,9 @@
 Letters: b batch, l tokens, c width, n heads, e width of one head, m context tokens.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -84,6 +85,42 @@ class WaitingCache(KeyValueCache):
         return whole
 
 
+@dataclass(frozen=True)
+class AttentionPass:
+    """What one pass over consecutive scales asks of self-attention.
+
+    Attributes:
+        batch: b.
+        heads: n.
+        head_width: e.
+        lengths: tokens of each scale in the pass.
+        before: tokens of earlier scales, which are in the cache.
+        device: of the tokens.
+        dtype: of the weights of linear layers.
+    """
+
+    batch: int
+    heads: int
+    head_width: int
+    lengths: tuple[int, ...]
+    before: int
+    device: torch.device
+    dtype: torch.dtype
+
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Attention of one pass: queries "b n l e", keys and values "b n (before + l) e" to "b n l e". A
+token sees its own scale and all coarser ones; the products are logits as they are."""
+
+PlanAttention = Callable[[AttentionPass], Attend]
+"""Makes the attention of a pass, before its blocks run."""
+
+
+def scale_by_scale(asked: AttentionPass) -> Attend:
+    """Attention by one call of PyTorch's kernel per scale; see `block_causal_attention`."""
+    return functools.partial(block_causal_attention, lengths=asked.lengths, scale=1.0)
+
+
 def block_causal_attention(
     queries: Tensor, keys: Tensor, values: Tensor, lengths: Sequence[int], scale: float
 ) -> Tensor:
@@ -138,7 +175,7 @@ class SelfAttention(nn.Module):
         self,
         x: Tensor,
         rope: Tensor,
-        lengths: Sequence[int],
+        attend: Attend,
         cache: KeyValueCache | None,
         block: int,
     ) -> Tensor:
@@ -147,7 +184,7 @@ class SelfAttention(nn.Module):
         Args:
             x: tokens of consecutive scales.
             rope: "2 l (e/2)" of these tokens.
-            lengths: tokens of each of these scales.
+            attend: who sees whom among these scales and those in the cache.
             cache: holds the coarser scales and receives these; None when x begins at scale 0.
             block: index of this layer in the cache.
 
@@ -165,7 +202,7 @@ class SelfAttention(nn.Module):
         queries, keys = rotate(queries, rope).to(qkv.dtype), rotate(keys, rope).to(qkv.dtype)
         if cache is not None:
             keys, values = cache.put(block, keys, values)
-        mixed = block_causal_attention(queries, keys, values, lengths, scale=1.0)
+        mixed = attend(queries, keys, values)
         return project(self.out, rearrange(mixed, "b n l e -> b l (n e)"))
 
 

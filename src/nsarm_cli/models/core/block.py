@@ -14,7 +14,13 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from nsarm_cli.models.core.attention import CrossAttention, KeyValueCache, SelfAttention, project
+from nsarm_cli.models.core.attention import (
+    Attend,
+    CrossAttention,
+    KeyValueCache,
+    SelfAttention,
+    project,
+)
 
 EPS = 1e-6
 
@@ -65,7 +71,7 @@ class BlockContext:
     Attributes:
         signal: input of the modulation; its form is the modulation's affair.
         rope: "2 l (e/2)".
-        lengths: tokens of each scale in this call.
+        attend: self-attention of the scales in this call.
         cache: keys and values of coarser scales, or None.
         text: keys and values of each block's cross-attention, or None.
         text_mask: "b 1 1 m", or None when all context tokens exist.
@@ -73,7 +79,7 @@ class BlockContext:
 
     signal: Tensor
     rope: Tensor
-    lengths: Sequence[int]
+    attend: Attend
     cache: KeyValueCache | None
     text: Sequence[tuple[Tensor, Tensor]] | None
     text_mask: Tensor | None
@@ -110,7 +116,7 @@ class Block(nn.Module):
         """Process "b l c" in float32; `index` is the block's place in cache and text."""
         gate1, gate2, scale1, scale2, shift1, shift2 = self.modulation(context.signal).unbind(2)
         normed = modulate(x, scale1, shift1)
-        mixed = self.attention(normed, context.rope, context.lengths, context.cache, index)
+        mixed = self.attention(normed, context.rope, context.attend, context.cache, index)
         x = x + gate1 * mixed.float()
         if self.cross is not None and self.cross_norm is not None:
             if context.text is None:

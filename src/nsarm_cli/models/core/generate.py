@@ -14,10 +14,11 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
+from nsarm_cli.models.core.condition import PreparedCondition
 from nsarm_cli.models.core.pyramid import ResidualPyramid
 from nsarm_cli.models.core.sampling import mix_guidance
 from nsarm_cli.models.core.schedule import ScaleSchedule
-from nsarm_cli.models.core.transformer import AfterBlock, NextScaleTransformer, PreparedCondition
+from nsarm_cli.models.core.transformer import AfterBlock, NextScaleTransformer
 from nsarm_cli.models.interface import OnScale, Sampling, Trace
 
 

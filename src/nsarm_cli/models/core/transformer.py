@@ -3,8 +3,7 @@
 Both ways are one function over consecutive scales; with a cache it continues after the
 scales already there, so a prefill of known scales is the same call as a sampling step.
 
-Letters: b batch, l tokens, c width, t numbers per input token, o outputs per token,
-m context tokens, x context width, K scales.
+Letters: b batch, l tokens, c width, t numbers per input token, o outputs per token, K scales.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,11 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nsarm_cli.models.core.attention import (
+    AttentionPass,
     CrossAttention,
     KeyValueCache,
+    PlanAttention,
     SelfAttention,
     WaitingCache,
     project,
+    scale_by_scale,
 )
 from nsarm_cli.models.core.block import (
     Block,
@@ -30,6 +32,7 @@ from nsarm_cli.models.core.block import (
     SharedModulation,
     modulate,
 )
+from nsarm_cli.models.core.condition import Condition, PreparedCondition
 from nsarm_cli.models.core.rope import rope_table
 from nsarm_cli.models.core.schedule import ScaleSchedule
 
@@ -67,50 +70,6 @@ class TransformerConfig:
     prefix: int = 0
 
 
-@dataclass(frozen=True)
-class Condition:
-    """What a conditioner hands to the transformer.
-
-    Attributes:
-        pooled: "b c", the start token and the source of all modulation.
-        context: "b m c" tokens for cross-attention, or None.
-        mask: "b m", true where a context token exists; None when all do.
-        prefix: "b p c" tokens before the start token, which belong to scale 0; None without.
-    """
-
-    pooled: Tensor
-    context: Tensor | None = None
-    mask: Tensor | None = None
-    prefix: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class PreparedCondition:
-    """A condition with everything computed that does not depend on the scale."""
-
-    start: Tensor
-    signal: Tensor
-    head_scale: Tensor
-    head_shift: Tensor
-    text: tuple[tuple[Tensor, Tensor], ...] | None
-    text_mask: Tensor | None
-
-    def repeat(self, times: int) -> "PreparedCondition":
-        """The same condition for `times` windows in place of each."""
-
-        def more(tensor: Tensor) -> Tensor:
-            return tensor.repeat_interleave(times, dim=0)
-
-        return PreparedCondition(
-            more(self.start),
-            more(self.signal),
-            more(self.head_scale),
-            more(self.head_shift),
-            None if self.text is None else tuple((more(k), more(v)) for k, v in self.text),
-            None if self.text_mask is None else more(self.text_mask),
-        )
-
-
 class AdaptiveHead(nn.Module):
     """Adaptive norm, then logits in float32."""
 
@@ -141,6 +100,7 @@ class NextScaleTransformer(nn.Module):
     Attributes:
         at_work: entered around the work of each block; by default it does nothing.
         cache_home: where the key-value cache lies; None is where the weights are.
+        plan_attention: how the self-attention of a pass is computed.
     """
 
     def __init__(
@@ -175,6 +135,7 @@ class NextScaleTransformer(nn.Module):
         self.head = AdaptiveHead(width, config.outputs)
         self.at_work: AtWork = nullcontext
         self.cache_home: torch.device | None = None
+        self.plan_attention: PlanAttention = scale_by_scale
 
     def prepare(self, condition: Condition) -> PreparedCondition:
         """Compute start tokens, modulation and text keys once per picture."""
@@ -208,20 +169,22 @@ class NextScaleTransformer(nn.Module):
 
     def allocate_cache(self, batch: int, schedule: ScaleSchedule) -> KeyValueCache:
         """An empty cache for the prefix and all scales, in `cache_home` if it is set."""
-        weight = self.word_embedding.weight
-        linear = self.blocks[0].attention.qkv.weight  # type: ignore[union-attr]
         heads = self.config.heads
-        head_width = self.config.width // heads
         kind = KeyValueCache if self.cache_home is None else WaitingCache
         return kind.allocate(
             len(self.blocks),
             batch,
             heads,
             schedule.total,
-            head_width,
-            device=self.cache_home or weight.device,
-            dtype=linear.dtype,  # type: ignore[arg-type]
+            self.config.width // heads,
+            device=self.cache_home or self.word_embedding.weight.device,
+            dtype=self._linear_dtype,
         )
+
+    @property
+    def _linear_dtype(self) -> torch.dtype:
+        """Of the weights of the blocks' linear layers."""
+        return self.blocks[0].attention.qkv.weight.dtype  # type: ignore[union-attr,return-value]
 
     def hidden(
         self,
@@ -255,10 +218,20 @@ class NextScaleTransformer(nn.Module):
             parts.append(embedded + self.scale_embedding.weight[k].float())
         x = torch.cat(parts, dim=1)
         begin = schedule.offsets[first]
+        heads = self.config.heads
+        asked = AttentionPass(
+            x.shape[0],
+            heads,
+            self.config.width // heads,
+            tuple(part.shape[1] for part in parts),
+            0 if cache is None else cache.length,
+            x.device,
+            self._linear_dtype,
+        )
         context = BlockContext(
             condition.signal,
             rope[:, begin : begin + x.shape[1]],
-            [part.shape[1] for part in parts],
+            self.plan_attention(asked),
             cache,
             condition.text,
             condition.text_mask,

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from nsarm_cli.models.core.attention import project
-from nsarm_cli.models.core.transformer import Condition
+from nsarm_cli.models.core.condition import Condition
 
 _POOL_HEAD_INPUT = 128
 

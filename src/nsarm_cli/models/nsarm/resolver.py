@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
+from nsarm_cli.models.core.condition import Condition, PreparedCondition
 from nsarm_cli.models.core.generate import Guidance, generate
 from nsarm_cli.models.core.parts import in_parts
-from nsarm_cli.models.core.transformer import Condition, NextScaleTransformer, PreparedCondition
+from nsarm_cli.models.core.transformer import NextScaleTransformer
 from nsarm_cli.models.interface import OnScale, Sampling, Text, Trace
 from nsarm_cli.models.nsarm import bsq
 from nsarm_cli.models.nsarm.codec import BitCodec

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from nsarm_cli.models.core.attention import project
 from nsarm_cli.models.core.block import Modulation
+from nsarm_cli.models.core.condition import Condition
 from nsarm_cli.models.core.lean import make_lean
 from nsarm_cli.models.core.pyramid import ResidualPyramid
-from nsarm_cli.models.core.transformer import Condition, NextScaleTransformer
+from nsarm_cli.models.core.transformer import NextScaleTransformer
 from nsarm_cli.models.varsr.config import VarsrConfig
 from nsarm_cli.models.varsr.prefix import PrefixEncoder
 from nsarm_cli.models.varsr.quantiser import from_tokens, to_tokens

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor, nn
 
+from nsarm_cli.models.core.condition import PreparedCondition
 from nsarm_cli.models.core.generate import Guidance, generate
 from nsarm_cli.models.core.parts import in_parts
-from nsarm_cli.models.core.transformer import NextScaleTransformer, PreparedCondition
+from nsarm_cli.models.core.transformer import NextScaleTransformer
 from nsarm_cli.models.interface import OnScale, Sampling, Trace
 from nsarm_cli.models.varsr.codec import IndexCodec
 from nsarm_cli.models.varsr.config import GOOD, POOR, VarsrConfig
