@@ -16,9 +16,9 @@ see `staging.py` for what happens before.
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,9 @@ from nsarm_cli.errors import WeightsError
 from nsarm_cli.text.encoder import TextEncoder
 from nsarm_cli.text.features import KEY
 from nsarm_cli.weights import text_encoder as t5
-from nsarm_cli.weights.checkpoint import CheckedFiles, check_files, read_contents
 from nsarm_cli.weights.originals import Original
 from nsarm_cli.weights.recipe import Recipe
+from nsarm_cli.weights.recognition import OnProgress, OpenedFiles, open_files
 from nsarm_cli.weights.shards import (
     INDEX_FILE,
     PlannedTensor,
@@ -48,9 +48,6 @@ from nsarm_cli.weights.trust import Digest, Trust
 
 SHARD_BYTES = 4 * 10**9
 """Most bytes of a shard."""
-
-OnProgress = Callable[[str, float], None]
-"""Called with what is being done, and its finished share in [0, 1]."""
 
 _SPARE_BYTES = 64 * 10**6
 
@@ -83,7 +80,7 @@ def convert(
     """
     refuse_existing(target)
     with ExitStack() as opened:
-        files = _open(recipe, sources, trust, opened, on_progress)
+        files = open_files(recipe, sources, trust, opened, on_progress)
         plan = _plan(recipe, files, dtype, shard_bytes)
         short = plan.nbytes + _SPARE_BYTES - free_bytes(target) - held_bytes(target)
         if short > 0:
@@ -96,18 +93,6 @@ def convert(
             if recipe.prompt is not None:
                 on_progress("encoding the prompt", 0.0)
                 _write_prompt(recipe, staging)
-
-
-@dataclass
-class _Files:
-    """Open checkpoints by what they are, with what they hold."""
-
-    parts: dict[str, tuple[CheckedFiles, Mapping[str, Any]]] = field(default_factory=dict)
-    text: tuple[CheckedFiles, Mapping[str, Any]] | None = None
-
-    def all(self) -> list[CheckedFiles]:
-        files = [checked for checked, _ in self.parts.values()]
-        return files if self.text is None else [*files, self.text[0]]
 
 
 @dataclass
@@ -130,61 +115,7 @@ class _Plan:
         return sum(file_size(tensors) for tensors in self.shards.values())
 
 
-def _open(
-    recipe: Recipe,
-    sources: Sequence[Original],
-    trust: Trust,
-    opened: ExitStack,
-    on_progress: OnProgress,
-) -> _Files:
-    """Check the digests of all sources, and only then open each and find out what it is."""
-    sizes = [sum(path.stat().st_size for path in source.files) for source in sources]
-    total = max(sum(sizes), 1)
-    done = 0
-    checked: list[CheckedFiles] = []
-
-    def on_bytes(count: int) -> None:
-        nonlocal done
-        done += count
-        on_progress("checking", done / total)
-
-    for i, source in enumerate(sources, start=1):
-        checked.append(opened.enter_context(check_files(source, trust, on_bytes)))
-        on_bytes(sum(sizes[:i]) - done)  # not every file is read whole
-    trust.check_given({d for one in checked for digests in one.digests for d in digests})
-    files = _Files()
-    for one in checked:
-        if not _recognise(recipe, one, files):
-            titles = [part.title for part in recipe.parts] + _text_title(recipe)
-            raise WeightsError(
-                f"{one.original.name}: is none of the files that {recipe.name} is made of, or is "
-                f"given twice; it is made of {', '.join(titles)}"
-            )
-    missing = [part.title for part in recipe.parts if part.role not in files.parts]
-    missing += [] if files.text is not None else _text_title(recipe)
-    if missing:
-        raise WeightsError(f"{recipe.name}: {' and '.join(missing)} is missing; give its files too")
-    return files
-
-
-def _recognise(recipe: Recipe, checked: CheckedFiles, files: _Files) -> bool:
-    contents = read_contents(checked)
-    for part in recipe.parts:
-        inside = part.find(contents)
-        if inside is not None and part.role not in files.parts:
-            files.parts[part.role] = (checked, inside)
-            return True
-    if recipe.text_width and files.text is None and t5.LANDMARK in contents:
-        files.text = (checked, contents)
-        return True
-    return False
-
-
-def _text_title(recipe: Recipe) -> list[str]:
-    return ["the text encoder (the folder of flan-t5-xl)"] if recipe.text_width else []
-
-
-def _plan(recipe: Recipe, files: _Files, dtype: torch.dtype, shard_bytes: int) -> _Plan:
+def _plan(recipe: Recipe, files: OpenedFiles, dtype: torch.dtype, shard_bytes: int) -> _Plan:
     layout = recipe.layout(dtype)
     stored: dict[str, StoredTensor] = {}
     for part in recipe.parts:
@@ -242,7 +173,7 @@ def _planned(name: str, dtype: torch.dtype, stored: StoredTensor) -> PlannedTens
     return PlannedTensor(name, dtype, stored.shape, pieces)
 
 
-def _record(recipe: Recipe, files: _Files, dtype: torch.dtype, plan: _Plan) -> dict[str, Any]:
+def _record(recipe: Recipe, files: OpenedFiles, dtype: torch.dtype, plan: _Plan) -> dict[str, Any]:
     """What the folder is made from: the same record means the same bytes."""
     return {
         "model": recipe.name,

@@ -1,14 +1,11 @@
 """Bringing a model's files to this machine: several at once, resumed, checked, remembered."""
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from threading import Event
-from typing import TypeVar
 
 from nsarm_cli.errors import WeightsError
 from nsarm_cli.weights.entries import FileEntry, ModelEntry, Source
@@ -21,13 +18,10 @@ from nsarm_cli.weights.store import PARTIAL, REJECTED, State, Store
 from nsarm_cli.weights.units import format_bytes
 from nsarm_cli.weights.verify import check_file, is_sound
 from nsarm_cli.weights.watch import Watcher
+from nsarm_cli.weights.workers import Workers
 
 SPARE_BYTES = 100_000_000
 """Left free on the disk, so that a download does not fill it to the last byte."""
-
-_POLL_S = 0.2
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ def download(store: Store, model: ModelEntry, watcher: Watcher, *, jobs: int = 4
     """
     if model.ships:
         return
-    with opened(store, model) as intake, _Workers(jobs) as workers:
+    with opened(store, model) as intake, Workers(jobs) as workers:
         wanted = [file for file in model.files if _is_wanted(intake, file, watcher)]
         plans = workers.run(lambda file: _look_up(intake, file), wanted)
         planned = [job for plan in plans for job in plan]
@@ -102,51 +96,6 @@ def check_space(folder: Path, sizes: Sequence[tuple[int | None, Path]]) -> None:
             f"(and {format_bytes(SPARE_BYTES)} to spare); make room there, or set NSARM_HOME to "
             "a folder on a larger disk"
         )
-
-
-class _Workers:
-    """Threads that do the same to several items; failures wait until all are done."""
-
-    def __init__(self, count: int) -> None:
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="nsarm-download")
-        self._failures: list[WeightsError] = []
-        self.cancel = Event()
-
-    def __enter__(self) -> "_Workers":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.cancel.set()
-        self._pool.shutdown(cancel_futures=True)
-
-    def run(self, function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-        """Call a function with each item, and return what came of those that did not fail."""
-        futures = [self._pool.submit(function, item) for item in items]
-        try:
-            while wait_for(futures, timeout=_POLL_S).not_done:
-                pass  # in short waits, so that Ctrl-C is heard on every system
-        except BaseException:
-            self.cancel.set()
-            raise
-        results = []
-        for future in futures:
-            try:
-                results.append(future.result())
-            except WeightsError as error:
-                self._failures.append(error)
-        return results
-
-    def raise_failures(self) -> None:
-        """Raise what failed, in one error.
-
-        Raises:
-            WeightsError: something did.
-        """
-        if len(self._failures) == 1:
-            raise self._failures[0]
-        if self._failures:
-            reasons = "; ".join(f"({n}) {e}" for n, e in enumerate(self._failures, start=1))
-            raise WeightsError(f"{len(self._failures)} files could not be had: {reasons}")
 
 
 def _is_wanted(intake: Intake, file: FileEntry, watcher: Watcher) -> bool:
