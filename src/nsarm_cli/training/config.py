@@ -5,51 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from nsarm_cli.errors import ConfigError
+from nsarm_cli.training.limits import check_values
 
-_AT_LEAST_1 = (
-    "steps",
-    "batch",
-    "crop",
-    "shrink",
-    "margin",
-    "accumulate",
-    "keep",
-    "validate_every",
-    "validate_batches",
-    "log_every",
-    "per_shard",
-    "dists_crop",
-)
-_AT_LEAST_0 = (
-    *("final_lr", "warmup", "refiner", "weight_decay", "seed", "workers", "save_minutes", "pixel"),
-    *(
-        "corrupt",
-        "perceptual",
-        "perceptual_from",
-        "dists",
-        "commitment",
-        "entropy",
-        "sharpness",
-        "temperature",
-    ),
-    *("adversarial", "adversarial_from", "anchor", "lora", "lora_scale"),
-)
 PROMPT = "A high-quality image with harmonious colors and rich details."
 """The fixed prompt of the paper (Table 3)."""
-
-_SHARES = ("ema", "hold", "negatives", "drop_path")
-"""Settings in [0, 1)."""
-
-_CHOICES = {
-    "precision": ("bf16", "fp32"),
-    "decay": ("linear", "cosine"),
-    "attention": ("sdpa", "flex"),
-    "recompute": ("none", "selective", "full"),
-    "framing": ("crop", "whole"),
-    "turns": ("all", "mirror", "none"),
-    "tracker": ("auto", "tensorboard", "wandb", "trackio", "none"),
-}
-_LEAST = dict.fromkeys(_AT_LEAST_1, 1) | dict.fromkeys(_AT_LEAST_0, 0)
 
 
 def _ratios() -> Any:
@@ -164,30 +123,7 @@ class RunConfig:
         return 0.0
 
     def __post_init__(self) -> None:
-        for name, value in dataclasses.asdict(self).items():
-            # Written so that NaN fails too.
-            if name in _LEAST and not value >= _LEAST[name]:
-                raise ConfigError(f"{name} is {value}; give at least {_LEAST[name]}")
-            if name in {"lr", "clip"} and not value > 0:
-                raise ConfigError(f"{name} is {value}; give a number above 0")
-            if name in _SHARES and not 0 <= value < 1:
-                raise ConfigError(f"{name} is {value}; give a share in [0, 1)")
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise ConfigError(f"betas is {list(self.betas)}; give two numbers in [0, 1)")
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                known = '" or "'.join(choices)
-                raise ConfigError(f'{name} is "{getattr(self, name)}"; choose "{known}"')
-        if self.attention == "flex" and self.recompute == "selective":
-            raise ConfigError(
-                'recompute is "selective" and attention is "flex", whose results it would compute '
-                'again though they are dear; set recompute to "none" or "full"'
-            )
-        if self.compile and self.recompute == "selective":
-            raise ConfigError(
-                'recompute is "selective" and compile is on, but compiled blocks choose for '
-                'themselves what to compute again; set recompute to "none" or "full"'
-            )
+        check_values(dataclasses.asdict(self))
 
 
 @dataclass(frozen=True)
