@@ -32,7 +32,12 @@ MAY_IMPORT = {
     "passes": ("models.interface retry imaging runtime errors", "torch"),
     "latent_pass": ("models.interface passes retry imaging errors", "torch"),
     "acceleration": ("models memory", "torch"),
-    "pipeline": ("models.interface passes latent_pass retry imaging runtime errors", "torch PIL"),
+    "enlargement": ("", ""),
+    "prompting": ("models.interface passes", "torch"),
+    "pipeline": (
+        "models.interface passes latent_pass enlargement prompting retry imaging runtime errors",
+        "torch PIL",
+    ),
     "training": (
         "models text weights degradation perceptual evaluation.niqe imaging runtime errors",
         "torch einops numpy PIL safetensors filelock huggingface_hub httpx2 peft",

@@ -6,44 +6,31 @@ result: memory holds a band of rows of each step, however high the picture is.
 """
 
 import itertools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol, Self
+from typing import Self
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from nsarm_cli.enlargement import plan_sizes
 from nsarm_cli.imaging.resample import resize_rows
 from nsarm_cli.imaging.rgb import to_rgb
-from nsarm_cli.imaging.rows import STRIP, Rows
-from nsarm_cli.imaging.tensors import to_image, to_tensor
+from nsarm_cli.imaging.rows import Rows
+from nsarm_cli.imaging.tensors import from_rows, to_rows
 from nsarm_cli.latent_pass import LatentPass
-from nsarm_cli.models.interface import JoinsLatents, Sampling, SuperResolver, TakesText, Text, Trace
-from nsarm_cli.passes import Pass, PassSettings, PixelPass, under
+from nsarm_cli.models.interface import JoinsLatents, Sampling, SuperResolver, Trace
+from nsarm_cli.passes import Pass, PassSettings, PixelPass
+from nsarm_cli.prompting import PromptEncoder, Prompts
 from nsarm_cli.retry import Relief
 from nsarm_cli.runtime import choose_device, choose_dtype
 
 DEFAULT_MODEL = "nsarm-nano"
 """Ships with the package, so it is always there."""
 
-MAX_SCALE = 16
-"""Largest enlargement: two passes of a model that enlarges four times."""
-
-_STRETCH = 1.5
-"""What the last resize may add to the enlargement of the passes before one pass more is run."""
-
 OnProgress = Callable[[float], None]
 """Called with the finished share of a picture, rising to 1."""
-
-
-class PromptEncoder(Protocol):
-    """Turns prompts into features; `text.encoder.TextEncoder` is one."""
-
-    def encode(self, prompts: Sequence[str]) -> list[Tensor]:
-        """Features "m x" of each prompt: m tokens of width x."""
-        ...
 
 
 class Upscaler:
@@ -79,8 +66,7 @@ class Upscaler:
             raise ValueError(f"batch must be at least 1, got {batch}")
         self._resolver = resolver
         self._pass = one_pass or _pass_for(resolver, device, batch, relief)
-        self._load_encoder = load_encoder
-        self._encoder: PromptEncoder | None = None
+        self._prompts = Prompts(resolver, load_encoder)
 
     @classmethod
     def from_pretrained(
@@ -197,7 +183,7 @@ class Upscaler:
                 without text.
         """
         rows = self.rows(
-            _rows_of(to_rgb(image)),
+            to_rows(to_rgb(image)),
             size=size,
             seed=seed,
             prompt=prompt,
@@ -207,12 +193,7 @@ class Upscaler:
             on_progress=on_progress,
             trace=trace,
         )
-        large = Image.new("RGB", (rows.width, rows.height))
-        top = 0
-        for strip in rows.strips:
-            large.paste(to_image(strip), (0, top))
-            top += strip.shape[1]
-        return large
+        return from_rows(rows)
 
     def rows(
         self,
@@ -231,9 +212,9 @@ class Upscaler:
 
         Args:
             lr: RGB.
-            size: (height, width) of the result in pixels, from 1 to `MAX_SCALE` times that of
-                the input on each axis; by default `scale` times. What the passes of the model
-                make too large or too small is resized with a Lanczos filter.
+            size: (height, width) of the result in pixels, from 1 to `enlargement.MAX_SCALE` times
+                that of the input on each axis; by default `scale` times. What the passes of the
+                model make too large or too small is resized with a Lanczos filter.
             seed: every window draws from `runtime.window_generator(seed, index)`, so the same
                 seed gives the same picture whatever the batch.
             prompt: what the picture shows, as text or as features from `encode`; by default the
@@ -260,7 +241,7 @@ class Upscaler:
             seed,
             sampling or self.sampling,
             color or self._resolver.color,
-            self._text(prompt, negative_prompt),
+            self._prompts.text(prompt, negative_prompt),
             trace=trace,
         )
         rows = lr
@@ -282,54 +263,17 @@ class Upscaler:
             WeightsError: the text encoder is missing or damaged.
             ValueError: the model takes no text.
         """
-        if self._load_encoder is None or not isinstance(self._resolver, TakesText):
-            raise ValueError("this model takes no text")
-        if self._encoder is None:
-            self._encoder = self._load_encoder()
-        return self._encoder.encode(prompts)
-
-    def _text(self, prompt: str | Tensor | None, negative: str | Tensor | None) -> Text | None:
-        """Encode what is not encoded yet; None when there are no prompts."""
-        if prompt is None and negative is None:
-            return None
-        texts = [text for text in (prompt, negative) if isinstance(text, str)]
-        encoded = iter(self.encode(texts) if texts else [])
-        text = Text(
-            *(next(encoded) if isinstance(text, str) else text for text in (prompt, negative))
-        )
-        under(self._resolver, text)  # refused here, not when the first rows are taken
-        return text
+        return self._prompts.encode(prompts)
 
     def steps(
         self, height: int, width: int, size: tuple[int, int] | None = None
     ) -> list[tuple[int, int]]:
-        """Plan the passes of the model.
-
-        Args:
-            height: of the input, in pixels.
-            width: likewise.
-            size: see `rows`.
-
-        Returns:
-            (height, width) before the first pass, after each pass and the resize that follows
-            it: one more than there are passes.
+        """Plan the passes of the model; see `enlargement.plan_sizes`.
 
         Raises:
             ValueError: a size out of range.
         """
-        scale = self.scale
-        size = size or (height * scale, width * scale)
-        ratios = (size[0] / height, size[1] / width)
-        if not (min(size) >= 1 and max(ratios) <= MAX_SCALE + 1e-9):
-            raise ValueError(f"cannot make {size} of {(height, width)}: at most x{MAX_SCALE}")
-        passes = 1
-        while max(ratios) > _STRETCH * scale**passes:
-            passes += 1
-        steps = [size]
-        for _ in range(passes - 1):
-            # What the next pass enlarges to exactly the wanted size, or a row more.
-            steps.append((math.ceil(steps[-1][0] / scale), math.ceil(steps[-1][1] / scale)))
-        return [(height, width), *reversed(steps)]
+        return plan_sizes(height, width, size, self.scale)
 
 
 def _pass_for(
@@ -338,17 +282,6 @@ def _pass_for(
     if isinstance(resolver, JoinsLatents):
         return LatentPass(resolver, device, batch, relief)
     return PixelPass(resolver, device, batch, relief)
-
-
-def _rows_of(image: Image.Image) -> Rows:
-    """Walk through an RGB picture, a strip of it in float at a time."""
-
-    def strips() -> Iterator[Tensor]:
-        for top in range(0, image.height, STRIP):
-            bottom = min(top + STRIP, image.height)
-            yield to_tensor(image.crop((0, top, image.width, bottom)))
-
-    return Rows(image.height, image.width, strips())
 
 
 def _after(done: int, total: int, report: OnProgress) -> Callable[[float], None]:

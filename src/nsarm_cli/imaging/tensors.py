@@ -3,11 +3,15 @@
 Letters: b batch, h w height and width in pixels. Values are RGB in [-1, 1].
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+
+from nsarm_cli.imaging.rows import STRIP, Rows
 
 
 def to_tensor(image: Image.Image) -> Tensor:
@@ -51,6 +55,27 @@ def to_image(x: Tensor) -> Image.Image:
         A picture of mode "RGB".
     """
     return Image.fromarray(to_u8(x).permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def to_rows(image: Image.Image) -> Rows:
+    """Walk through a picture of mode "RGB", a strip of it in float at a time."""
+
+    def strips() -> Iterator[Tensor]:
+        for top in range(0, image.height, STRIP):
+            bottom = min(top + STRIP, image.height)
+            yield to_tensor(image.crop((0, top, image.width, bottom)))
+
+    return Rows(image.height, image.width, strips())
+
+
+def from_rows(rows: Rows) -> Image.Image:
+    """Put rows together again, the inverse of `to_rows`; only bytes are held."""
+    whole = Image.new("RGB", (rows.width, rows.height))
+    top = 0
+    for strip in rows.strips:
+        whole.paste(to_image(strip), (0, top))
+        top += strip.shape[1]
+    return whole
 
 
 def resize_bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
