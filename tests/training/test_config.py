@@ -156,6 +156,7 @@ def test_a_boolean_is_not_a_number(tmp_path):
         ("betas", (0.9, 1.0)),
         ("precision", "fp64"),
         ("decay", "sine"),
+        ("attention", "dense"),
     ],
 )
 def test_a_value_that_cannot_work_is_refused_by_name(name, value):

@@ -10,14 +10,16 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from nsarm_cli.errors import ConfigError
+from nsarm_cli.models.core.attention import scale_by_scale
+from nsarm_cli.models.core.flex import FlexAttention
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.models.nsarm.transformation import BranchConfig, TransformationConfig
 from nsarm_cli.training.config import Stage1Config, Stage2Config, TokenizerConfig
-from nsarm_cli.training.economy import economise
+from nsarm_cli.training.economy import choose_attention, economise
 from nsarm_cli.training.initialise import initialise
 from nsarm_cli.training.runner import build_stage
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 COMMON = {"steps": 2, "batch": 2, "crop": 64, "precision": "fp32"}
 CONFIGS = {
     "tokenizer": TokenizerConfig(**COMMON),
@@ -132,3 +134,38 @@ def test_compiled_blocks_are_compiled_once_and_learn_the_same(micro_config, batc
 def test_compiling_and_choosing_what_to_keep_exclude_each_other():
     with pytest.raises(ConfigError, match='recompute is "selective" and compile is on'):
         Stage2Config(compile=True, recompute="selective")
+
+
+def test_so_do_flexattention_and_choosing_what_to_keep():
+    with pytest.raises(ConfigError, match='recompute is "selective" and attention is "flex"'):
+        Stage2Config(attention="flex", recompute="selective")
+
+
+def test_the_settings_choose_the_attention_of_training(micro):
+    stage = build_stage(CONFIGS["stage2"], micro, CPU)
+    choose_attention(stage.trained, "sdpa", CPU)
+    assert micro.transformer.plan_attention is scale_by_scale
+    choose_attention(stage.trained, "flex", CUDA)
+    assert isinstance(micro.transformer.plan_attention, FlexAttention)
+
+
+def test_flexattention_is_refused_where_it_cannot_learn(micro, micro_config):
+    stage = build_stage(CONFIGS["stage2"], micro, CPU)
+    with pytest.raises(ConfigError, match='set attention = "sdpa", or train with --device cuda'):
+        choose_attention(stage.trained, "flex", CPU)
+    with pytest.raises(ConfigError, match="this stage trains no transformer"):
+        choose_attention(build_stage(CONFIGS["stage1"], micro, CPU).trained, "flex", CUDA)
+    narrow = dataclasses.replace(micro_config.transformer, heads=4)
+    model = initialise(NsarmModel(dataclasses.replace(micro_config, transformer=narrow)))
+    with pytest.raises(ConfigError, match="heads are 8 numbers wide and FlexAttention takes 16"):
+        choose_attention(model, "flex", CUDA)
+
+
+def test_a_run_that_cannot_use_flexattention_ends_with_a_sentence(
+    nsarm_train, write_settings, photos, tmp_path
+):
+    settings, out = write_settings(attention="flex"), tmp_path / "out"
+    done = nsarm_train("stage2", "--data", photos, "--config", settings, "--out", out)
+    assert done.code == 6
+    assert "FlexAttention learns on CUDA GPUs alone" in done.err
+    assert not out.exists()

@@ -253,6 +253,7 @@ def test_crops_with_a_margin_are_the_middle_of_the_picture():
         ({}, ("--negatives", "photos"), 6, "--negatives is given, but negatives is 0"),
         ({"negatives": 1.5}, (), 6, "negatives is 1.5; give a share in [0, 1)"),
         ({"model": "varsr"}, (), 6, "set tokenizer_from to a model folder that has it"),
+        ({"attention": "flex"}, (), 6, 'set attention = "sdpa", or train with --device cuda'),
         ({"model": "absent"}, (), 6, "absent: neither a model folder nor one of the presets varsr"),
         ({"transformer_from": "x"}, (), 6, "unknown setting transformer_from"),
     ],

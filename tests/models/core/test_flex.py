@@ -42,16 +42,18 @@ def test_results_and_gradients_are_those_of_attention_scale_by_scale(lengths):
     total = sum(lengths)
     tensors = drawn(total, total, total)
     outputs = []
-    for plan in (scale_by_scale, FlexAttention("aot_eager")):
+    for plan in (scale_by_scale, FlexAttention("eager")):
         result = plan(asked(lengths))(*tensors)
-        gradients = torch.autograd.grad((result * torch.arange(16.0)).sum(), tensors)
+        gradients = torch.autograd.grad((result * torch.linspace(0, 1, 16)).sum(), tensors)
         outputs.append([result, *gradients])
     for ours, theirs in zip(*reversed(outputs), strict=True):
         torch.testing.assert_close(ours, theirs, atol=TOLERANCE, rtol=TOLERANCE)
 
 
-@pytest.mark.parametrize("parts", [{}, {"modulation": Modulation, "signal": torch.nn.Identity}])
-@pytest.mark.parametrize("compiled", [False, True])
+VARSR = {"modulation": Modulation, "signal": torch.nn.Identity}
+
+
+@pytest.mark.parametrize(("parts", "compiled"), [({}, False), (VARSR, False), (VARSR, True)])
 def test_a_transformer_learns_the_same(parts, compiled, make_transformer, make_inputs):
     """Of both families: with a prefix in the first scale and without."""
     prefix = (2, 3) if parts else None
@@ -62,11 +64,11 @@ def test_a_transformer_learns_the_same(parts, compiled, make_transformer, make_i
         condition = Condition(condition.pooled, prefix=torch.randn(2, 6, 64, generator=generator))
     inputs = make_inputs(schedule)
     found = []
-    for attention in (scale_by_scale, FlexAttention("aot_eager")):
+    for attention in (scale_by_scale, FlexAttention("eager")):
         transformer = make_transformer(scales=3, prefix=6 if parts else 0, **parts)
         transformer.plan_attention = attention
-        if compiled:
-            compile_blocks(transformer.blocks, "aot_eager")
+        if compiled and attention is not scale_by_scale:
+            compile_blocks(transformer.blocks, "eager")
         transformer(inputs, schedule, condition).square().mean().backward()
         found.append({name: p.grad for name, p in transformer.named_parameters()})
     for name, gradient in found[0].items():
@@ -113,7 +115,7 @@ def test_no_mask_of_all_tokens_by_all_tokens_is_made_for_the_8b_model():
 
 
 def test_passes_with_a_cache_or_without_gradients_go_scale_by_scale():
-    plan = FlexAttention("aot_eager")
+    plan = FlexAttention("eager")
     assert plan(asked((4,), before=5)).func is scale_by_scale(asked((4,))).func
     with torch.no_grad():
         assert plan(asked((1, 4))).func is scale_by_scale(asked((1, 4))).func
