@@ -30,17 +30,20 @@ bench() { # bench NAME SECONDS OPTIONS...
 
 : >"$out/steps.txt"
 nvidia-smi >"$out/nvidia-smi.txt" 2>&1
-step tests 100 "$python" -m pytest -q -p no:cacheprovider tests/gpu tests/benchmark/test_clock.py
-bench 8b-eager 45 --model nsarm-8b --precision bf16
-bench 8b-compiled 120 --model nsarm-8b --precision bf16 --compile --warmup 2
-bench 8b-batch-4 45 --model nsarm-8b --precision bf16 --batch 4 --repeat 3
-bench 8b-fp8 45 --model nsarm-8b --precision bf16 --quantize fp8
-bench 8b-int8 45 --model nsarm-8b --precision bf16 --quantize int8
-bench 8b-picture 45 --model nsarm-8b --precision bf16 --picture 256
-bench varsr 30 --model varsr --precision bf16
+step tests 110 "$python" -m pytest -q -p no:cacheprovider tests/gpu tests/benchmark/test_clock.py
+bench 8b-eager 35 --model nsarm-8b --precision bf16
+# Compiled: the first run compiles, the second records CUDA graphs, from the third on they are played.
+bench 8b-compiled 110 --model nsarm-8b --precision bf16 --compile --warmup 3
+bench 8b-fp8-compiled 90 --model nsarm-8b --precision bf16 --quantize fp8 --compile --warmup 3
+bench 8b-batch-4 35 --model nsarm-8b --precision bf16 --batch 4 --repeat 3
+bench 8b-int8 30 --model nsarm-8b --precision bf16 --quantize int8
+bench 8b-picture 35 --model nsarm-8b --precision bf16 --picture 256
+bench varsr 25 --model varsr --precision bf16
 bench nano 20 --model nsarm-nano --precision bf16
 bench nano-batch-32 20 --model nsarm-nano --precision bf16 --batch 32
-step attention 30 "$python" benchmarks/attention.py
-step loading 30 "$python" benchmarks/loading.py --device cuda
+step attention 40 "$python" benchmarks/attention.py
+step quantize-cost 25 "$python" benchmarks/quantize_cost.py --device cuda \
+  docs/images/coffee.png tests/goldens/photos/*.png
+step loading 20 "$python" benchmarks/loading.py --device cuda
 echo "$failed steps failed; results are in $out"
 [ "$failed" = 0 ]

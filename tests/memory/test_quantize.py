@@ -76,6 +76,34 @@ def test_int4_needs_a_gpu_and_says_so(nano):
     assert obstacle(Quantize.INT8, torch.device("mps"), torch.bfloat16) is not None
 
 
+@pytest.mark.parametrize(
+    ("capability", "dtype", "rowwise"),
+    [
+        ((9, 0), torch.bfloat16, True),
+        ((8, 9), torch.bfloat16, True),
+        ((8, 0), torch.bfloat16, False),
+        ((9, 0), torch.float32, False),
+    ],
+)
+def test_products_are_fp8_where_a_gpu_multiplies_in_it(monkeypatch, capability, dtype, rowwise):
+    from torchao import quantization
+
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    chosen = []
+    monkeypatch.setattr(quantization, "quantize_", lambda _, config, **__: chosen.append(config))
+    block = torch.nn.Sequential(torch.nn.Linear(16, 16, dtype=dtype))
+    monkeypatch.setattr(block, "to", lambda _: block)
+    quantize_blocks([block], Quantize.FP8, torch.device("cuda"))
+    (config,) = chosen
+    if rowwise:
+        assert isinstance(config, quantization.Float8DynamicActivationFloat8WeightConfig)
+        assert config.granularity == [quantization.PerRow(), quantization.PerRow()]
+        assert not config.set_inductor_config
+    else:
+        assert isinstance(config, quantization.Float8WeightOnlyConfig)
+
+
 def test_without_torchao_the_way_to_get_it_is_told(monkeypatch):
     monkeypatch.setattr("nsarm_cli.memory.quantize.find_spec", lambda _: None)
     assert "pip install 'nsarm[quantize]'" in obstacle(Quantize.INT8, CPU, torch.float32)

@@ -61,6 +61,7 @@ class Placement:
         """Place all networks; may be called again with other settings."""
         self._hooks.close()
         transformer = self._resolver.transformer
+        transformer.let_go()
         blocks = list(transformer.blocks)
         visitors = [] if settings.offload is Offload.NONE else list(self._resolver.visitors)
         streamed: list[nn.Module] = []

@@ -16,6 +16,8 @@ from nsarm_cli.memory.settings import Quantize
 from nsarm_cli.models.core.memory import is_matrix
 
 _INT4_GROUP = 128
+_FP8_CAPABILITY = (8, 9)
+_FP8_MULTIPLE = 16
 
 
 def obstacle(kind: Quantize, device: torch.device, dtype: torch.dtype) -> str | None:
@@ -29,6 +31,13 @@ def obstacle(kind: Quantize, device: torch.device, dtype: torch.dtype) -> str | 
     if device.type == "mps":
         return "torchao does not support Apple GPUs; leave it out"
     return None
+
+
+def multiplies_fp8(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products can be computed in fp8: in bf16 runs on NVIDIA GPUs since Ada and Hopper."""
+    if device.type != "cuda" or dtype != torch.bfloat16 or torch.version.cuda is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= _FP8_CAPABILITY
 
 
 def usable(device: torch.device, dtype: torch.dtype) -> tuple[Quantize, ...]:
@@ -61,6 +70,11 @@ def quantize_blocks(blocks: Iterable[nn.Module], kind: Quantize, device: torch.d
     match kind:
         case Quantize.INT8:
             config = ao.Int8WeightOnlyConfig(version=2)
+        case Quantize.FP8 if multiplies_fp8(device, dtype):
+            # Set no options of the compiler: they would hold for the whole process.
+            config = ao.Float8DynamicActivationFloat8WeightConfig(
+                granularity=ao.PerRow(), set_inductor_config=False
+            )
         case Quantize.FP8:
             config = ao.Float8WeightOnlyConfig()
         case Quantize.INT4:
@@ -91,5 +105,7 @@ def _without_remarks() -> Iterator[None]:
 def _fits(module: nn.Module, kind: Quantize) -> bool:
     if not is_matrix(module):
         return False
-    # The packed layout wants whole groups; a layer that has none stays as it is.
+    # Kernels want whole groups; a layer that has none stays as it is.
+    if kind is Quantize.FP8:
+        return module.in_features % _FP8_MULTIPLE == module.out_features % _FP8_MULTIPLE == 0
     return kind is not Quantize.INT4 or module.in_features % _INT4_GROUP == 0

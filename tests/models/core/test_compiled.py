@@ -3,8 +3,12 @@
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch.nn.attention import SDPBackend
 
 from nsarm_cli.acceleration import accelerate
+from nsarm_cli.acceleration.attention import MeasuredAttention
+from nsarm_cli.models.core.attention import scale_by_scale
+from nsarm_cli.models.core.recorded import RecordedPasses
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.resolver import NsarmResolver, NsarmTextResolver
 
@@ -78,6 +82,36 @@ def test_the_whole_block_is_one_graph(make_model, windows):
     known = model.config.preliminary
     assert len(counter.graphs) == 3
     assert len(attention) == known + 2  # the prefill calls attention once per scale
+
+
+def test_a_measured_kernel_holds_in_compiled_blocks(make_model, windows):
+    """Each pass is measured once and still has one function."""
+    plain = traced(NsarmResolver(make_model()), windows)
+    resolver = NsarmResolver(make_model())
+    counter = CompileCounterWithBackend("eager")
+    accelerate(resolver, CPU, counter)
+    seconds = iter([1.0, 0.5] * 3)  # PyTorch's choice, then the other, in three passes
+    resolver.transformer.plan_attention = MeasuredAttention(
+        lambda _: next(seconds), (SDPBackend.MATH,)
+    )
+    for _ in range(2):
+        found = traced(resolver, windows)
+        for name, tensor in plain.items():
+            assert torch.allclose(found[name].float(), tensor.float(), atol=1e-5), name
+    assert counter.frame_count == 3
+    nodes = [str(node.target) for graph in counter.graphs for node in graph.graph.nodes]
+    assert any("sdpa" in name and "dot_product" not in name for name in nodes)
+
+
+def test_on_a_gpu_passes_are_recorded_and_attention_is_measured(make_model):
+    model = make_model()
+    accelerate(NsarmResolver(model), torch.device("cuda"), "eager")
+    assert isinstance(model.transformer.plan_attention, MeasuredAttention)
+    assert isinstance(model.transformer.through_blocks.__self__, RecordedPasses)
+    on_processor = make_model()
+    accelerate(NsarmResolver(on_processor), CPU, "eager")
+    assert on_processor.transformer.plan_attention is scale_by_scale
+    assert on_processor.transformer.through_blocks.__self__ is on_processor.transformer
 
 
 def test_names_of_weights_stay(make_model):

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from nsarm_cli.models.core.condition import PreparedCondition
 from nsarm_cli.models.core.pyramid import ResidualPyramid
-from nsarm_cli.models.core.sampling import mix_guidance
+from nsarm_cli.models.core.sampling import mix_guidance, sent
 from nsarm_cli.models.core.schedule import ScaleSchedule
 from nsarm_cli.models.core.transformer import AfterBlock, NextScaleTransformer
 from nsarm_cli.models.interface import OnScale, Sampling, Trace
@@ -100,7 +100,7 @@ class Guidance:
             if block != depth + self.layer:
                 return hidden
             conditional, unconditional = hidden.chunk(2)
-            mixed = mix_guidance(conditional, unconditional, per_token.to(hidden))
+            mixed = mix_guidance(conditional, unconditional, sent(per_token, hidden.device))
             return mixed.repeat(2, 1, 1)
 
         return mix

@@ -37,6 +37,17 @@ def exponential_noise(shape: Sequence[int], generator: Generator) -> Tensor:
     return torch.empty(tuple(shape), dtype=torch.float32).exponential_(generator=generator)
 
 
+def sent(numbers: Tensor, device: torch.device) -> Tensor:
+    """Numbers drawn on the processor, on a device, without waiting for what it is doing.
+
+    A GPU fetches them on its own from memory that stays where it is (pinned); from other memory
+    the processor would have to wait until the work before is done.
+    """
+    if device.type == "cuda":
+        numbers = numbers.pin_memory()
+    return numbers.to(device, non_blocking=True)
+
+
 def draw(probabilities: Tensor, noise: Tensor) -> Tensor:
     """Pick a class per row so that class i comes up with its probability.
 

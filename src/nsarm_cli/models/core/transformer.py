@@ -236,13 +236,21 @@ class NextScaleTransformer(nn.Module):
             condition.text,
             condition.text_mask,
         )
+        x = self.through_blocks(x, context, after)
+        if cache is not None:
+            cache.length += x.shape[1]
+        return x
+
+    def let_go(self) -> None:
+        """Drop what is kept from run to run, if anything, since weights are put elsewhere."""
+
+    def through_blocks(self, x: Tensor, context: BlockContext, after: AfterBlock | None) -> Tensor:
+        """Run "b l c" through all blocks; see `hidden`."""
         for index, block in enumerate(self.blocks):
             with self.at_work(block):
                 x = block(x, context, index)
             if after is not None:
                 x = after(index, x)
-        if cache is not None:
-            cache.length += x.shape[1]
         return x
 
     def logits(self, hidden: Tensor, condition: PreparedCondition) -> Tensor:

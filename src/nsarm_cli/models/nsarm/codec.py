@@ -10,7 +10,7 @@ import torch
 from einops import rearrange
 from torch import Generator, Tensor
 
-from nsarm_cli.models.core.sampling import draw, exponential_noise, filter_logits
+from nsarm_cli.models.core.sampling import draw, exponential_noise, filter_logits, sent
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm import bsq
 
@@ -45,9 +45,7 @@ class BitCodec:
         scaled = filter_logits(pairs / sampling.temperature, top_p=sampling.top_p)
         shape = (pairs.shape[1] * self.bits, 2)
         noise = torch.stack([exponential_noise(shape, g) for g in generators])
-        # Without waiting: the processor is to stay ahead of a GPU.
-        noise = noise.to(pairs.device, non_blocking=True)
-        return draw(scaled.softmax(-1), noise.view_as(pairs)).bool()
+        return draw(scaled.softmax(-1), sent(noise, pairs.device).view_as(pairs)).bool()
 
     def to_codes(self, symbols: Tensor, grid: tuple[int, int]) -> Tensor:
         """Codes "b d h w" of bits "b l n"."""

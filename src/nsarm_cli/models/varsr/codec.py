@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Generator, Tensor
 
-from nsarm_cli.models.core.sampling import draw, exponential_noise, filter_logits
+from nsarm_cli.models.core.sampling import draw, exponential_noise, filter_logits, sent
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.varsr.quantiser import Quantiser, to_tokens
 
@@ -32,7 +32,7 @@ class IndexCodec:
             return logits.argmax(-1)
         scaled = filter_logits(logits / sampling.temperature, top_p=sampling.top_p)
         noise = torch.stack([exponential_noise(logits.shape[1:], g) for g in generators])
-        return draw(scaled.softmax(-1), noise.to(logits.device))
+        return draw(scaled.softmax(-1), sent(noise, logits.device))
 
     def to_codes(self, symbols: Tensor, grid: tuple[int, int]) -> Tensor:
         """Codes "b d h w" of indices "b l"."""

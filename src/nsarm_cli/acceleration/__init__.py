@@ -1,13 +1,17 @@
 """Compiling a model for many pictures: slower to begin, quicker from then on."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+from nsarm_cli.acceleration.attention import MeasuredAttention, cuda_seconds
+from nsarm_cli.acceleration.graphs import CudaGraphs
 from nsarm_cli.memory.placement import Offloadable
 from nsarm_cli.models.core.block import Block
 from nsarm_cli.models.core.compiled import compile_blocks
+from nsarm_cli.models.core.recorded import RecordedPasses
 from nsarm_cli.models.interface import SuperResolver
 
 
@@ -15,9 +19,10 @@ def accelerate(resolver: SuperResolver, device: torch.device, backend: str = "in
     """Let a model's networks run through torch.compile from now on.
 
     The result differs by rounding, as after a change of the device. Transformer blocks are
-    compiled everywhere. Convolutional networks are compiled, with channels last in memory, on a
-    CUDA GPU alone: on a processor there is nothing to gain (see docs/performance.md), and group
-    norm there loses digits with channels last.
+    compiled everywhere. On a CUDA GPU alone, their passes become CUDA graphs, attention takes the
+    kernel that is quickest there, and convolutional networks are compiled too, with channels last
+    in memory: on a processor there is nothing to gain (see docs/performance.md), and group norm
+    there loses digits with channels last.
 
     Args:
         resolver: a model, loaded and placed.
@@ -29,6 +34,9 @@ def accelerate(resolver: SuperResolver, device: torch.device, backend: str = "in
     if isinstance(resolver, Offloadable):
         networks = list(resolver.visitors) if device.type == "cuda" else []
         blocks = [module for module in resolver.transformer.modules() if isinstance(module, Block)]
+        if device.type == "cuda":
+            resolver.transformer.plan_attention = MeasuredAttention(partial(cuda_seconds, device))
+            RecordedPasses.install(resolver.transformer, partial(CudaGraphs, device))
     compile_blocks(blocks, backend)
     options: dict[str, Any] = {"backend": backend, "dynamic": False}
     for network in networks:
