@@ -27,6 +27,8 @@ from nsarm_cli.weights.folder import (
 )
 from nsarm_cli.weights.identity import weights_identity
 from nsarm_cli.weights.locate import locate, locate_config
+from nsarm_cli.weights.mapped import leave_after_use
+from nsarm_cli.weights.shards import shard_files
 
 PROMPT_FILE = "prompt.safetensors"
 """In the folder of a model with text: features of the prompt that it runs under by default."""
@@ -47,6 +49,16 @@ def load_resolver(model: str, device: torch.device, dtype: torch.dtype) -> Super
         WeightsError: no such model, or its files are missing, damaged or of another model.
     """
     folder = locate(model)
+    resolver = _load_resolver(folder, device, dtype)
+    if device.type == "cpu":
+        names = {module: name for name, module in resolver.model.named_modules()}
+        leave_after_use({names[part]: part for part in resolver.visitors}, shard_files(folder))
+    return resolver
+
+
+def _load_resolver(
+    folder: Path, device: torch.device, dtype: torch.dtype
+) -> NsarmResolver | VarsrResolver:
     if family_of(folder) == VARSR.name:
         if read_config_of(folder, VARSR).prefix is None:
             raise WeightsError(

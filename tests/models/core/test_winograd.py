@@ -4,12 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nsarm_cli.models.core.winograd import convolve, transform_weight
+from nsarm_cli.models.core.winograd import ONCE, TWICE, convolve, transform_weight
+
+SIZES = [(1, 1), (4, 4), (5, 3), (8, 260), (270, 9), (33, 300)]
 
 
-def convolved(weight, x):
+def convolved(weight, x, kind=ONCE):
     """Through `convolve`, with rows read from a tensor and written to one."""
-    out = torch.empty(weight.shape[0], *x.shape[1:])
+    out = torch.full((weight.shape[0], *(kind.places * side for side in x.shape[1:])), torch.nan)
     order = []
 
     def read(first, last, band):
@@ -20,12 +22,12 @@ def convolved(weight, x):
     def write(first, last, band):
         out[:, first:last] = band
 
-    convolve(weight, *x.shape[1:], read, write)
+    convolve(weight, tuple(x.shape[1:]), read, write, kind)
     return out, order
 
 
 @pytest.mark.parametrize("channels", [(3, 5), (257, 4)])
-@pytest.mark.parametrize("size", [(1, 1), (4, 4), (5, 3), (8, 260), (270, 9), (33, 300)])
+@pytest.mark.parametrize("size", SIZES)
 def test_the_result_is_that_of_the_definition(channels, size):
     generator = torch.Generator().manual_seed(0)
     inputs, outputs = channels
@@ -33,6 +35,20 @@ def test_the_result_is_that_of_the_definition(channels, size):
     weight = torch.randn(outputs, inputs, 3, 3, generator=generator)
     want = F.conv2d(x.double()[None], weight.double(), padding=1)[0]
     got, order = convolved(weight, x)
+    assert (got - want).abs().max() < 3e-5 * want.abs().max()
+    assert [row for first, last in order for row in range(first, last)] == list(range(size[0]))
+
+
+@pytest.mark.parametrize("channels", [(3, 5), (257, 4)])
+@pytest.mark.parametrize("size", [*SIZES, (2, 330), (25, 5)])
+def test_after_an_enlargement_it_is_that_of_the_enlarged_map(channels, size):
+    generator = torch.Generator().manual_seed(0)
+    inputs, outputs = channels
+    x = torch.randn(inputs, *size, generator=generator)
+    weight = torch.randn(outputs, inputs, 3, 3, generator=generator)
+    enlarged = F.interpolate(x.double()[None], scale_factor=2, mode="nearest")
+    want = F.conv2d(enlarged, weight.double(), padding=1)[0]
+    got, order = convolved(weight, x, TWICE)
     assert (got - want).abs().max() < 3e-5 * want.abs().max()
     assert [row for first, last in order for row in range(first, last)] == list(range(size[0]))
 

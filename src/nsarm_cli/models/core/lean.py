@@ -17,7 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nsarm_cli.models.core.convolution import ResidualBlock, Upsample
-from nsarm_cli.models.core.winograd import convolve
+from nsarm_cli.models.core.winograd import ONCE, TWICE, Kind, convolve
+
+_PIECE = 2**17
+"""Numbers of a map that are worked on at once where they should stay in a cache of 1 MiB."""
 
 
 def make_lean(decoder: nn.Module) -> None:
@@ -56,7 +59,7 @@ def _residual_block(block: ResidualBlock, x: Tensor) -> Tensor:
     c, k = x.shape[1], block.conv1.out_channels
     out = x[:, :k] if k <= c else x.new_empty(len(x), k, *x.shape[2:])
     hidden = x.new_empty(k, *x.shape[2:])
-    height, width = x.shape[2:]
+    size = (x.shape[2], x.shape[3])
     for sample, place in zip(x, out, strict=True):
         _convolve(block.conv1, sample, hidden, block.norm1)
 
@@ -65,16 +68,16 @@ def _residual_block(block: ResidualBlock, x: Tensor) -> Tensor:
         ) -> None:
             # Rows of x are read before they are overwritten, and no others are needed.
             rows = _shortcut(block.shortcut, x[:, first:last])
-            to[:, first:last] = rows.add_(band).add_(_bias(block.conv2))
+            torch.add(rows, band, out=to[:, first:last]).add_(_bias(block.conv2))
 
-        convolve(block.conv2.weight, height, width, _Rows(hidden, block.norm2).read, add)
+        convolve(block.conv2.weight, size, _Rows(hidden, block.norm2).read, add)
     return out
 
 
 def _shortcut(shortcut: nn.Module, rows: Tensor) -> Tensor:
-    """A new tensor "k r w" from rows "c r w"."""
+    """Rows "k r w" of rows "c r w"."""
     if not isinstance(shortcut, nn.Conv2d):
-        return rows.clone()
+        return rows
     c = rows.shape[0]
     mixed = shortcut.weight.view(-1, c) @ rows.reshape(c, -1)
     return mixed.view(-1, *rows.shape[1:]).add_(_bias(shortcut))
@@ -87,13 +90,9 @@ def _upsample(up: Upsample, x: Tensor) -> Tensor:
     for sample, place in zip(x, out, strict=True):
 
         def read(first: int, last: int, band: Tensor, x: Tensor = sample) -> None:
-            rows = x[:, first // 2 : (last + 1) // 2]
-            for column in (0, 1):
-                half = band[:, :, column::2]
-                for row in range(first, last):
-                    half[:, row - first] = rows[:, row // 2 - first // 2]
+            band.copy_(x[:, first:last])
 
-        _run(up.conv, read, place)
+        _run(up.conv, read, place, TWICE)
     return out
 
 
@@ -110,13 +109,16 @@ def _convolve(conv: nn.Conv2d, x: Tensor, out: Tensor, norm: nn.GroupNorm) -> No
     _run(conv, _Rows(x, norm).read, out)
 
 
-def _run(conv: nn.Conv2d, read: Callable[[int, int, Tensor], None], out: Tensor) -> None:
+def _run(
+    conv: nn.Conv2d, read: Callable[[int, int, Tensor], None], out: Tensor, kind: Kind = ONCE
+) -> None:
     bias = _bias(conv)
 
     def write(first: int, last: int, band: Tensor) -> None:
         torch.add(band, bias, out=out[:, first:last])
 
-    convolve(conv.weight, out.shape[1], out.shape[2], read, write)
+    size = (out.shape[1] // kind.places, out.shape[2] // kind.places)
+    convolve(conv.weight, size, read, write, kind)
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:
@@ -133,17 +135,22 @@ class _Rows:
     """
 
     def __init__(self, x: Tensor, norm: nn.GroupNorm) -> None:
-        groups = x.view(norm.num_groups, -1, *x.shape[1:])
-        mean = groups.mean(dim=(1, 2, 3))
-        # Group by group, as a copy of one is small; PyTorch's own variance is four times as slow.
-        variance = torch.stack(
-            [(g - m).square_().mean() for g, m in zip(groups, mean, strict=True)]
-        )
-        size = groups.shape[1]
-        factor = torch.rsqrt(variance + norm.eps).repeat_interleave(size) * norm.weight
+        groups, size = norm.num_groups, len(x) // norm.num_groups
+        mean = x.view(groups, -1).mean(dim=1).repeat_interleave(size)
+        total = torch.zeros(len(x), dtype=torch.float64)
+        # A few rows at once, in the same memory, which stays in the cache; PyTorch's own variance
+        # is four times as slow.
+        rows = max(1, _PIECE // (x.shape[0] * x.shape[2]))
+        room = x.new_empty(x.shape[0], rows, x.shape[2])
+        for some in torch.split(x, rows, dim=1):
+            apart = torch.sub(some, mean[:, None, None], out=room[:, : some.shape[1]])
+            total += torch.linalg.vector_norm(apart, dim=2).double().square_().sum(dim=1)
+        variance = total.view(groups, size).sum(dim=1) / (size * x[0].numel())
+        variance = variance.to(x.dtype).repeat_interleave(size)
+        factor = torch.rsqrt(variance + norm.eps) * norm.weight
         self._x = x
         self._factor = factor[:, None, None]
-        self._shift = (norm.bias - mean.repeat_interleave(size) * factor)[:, None, None]
+        self._shift = (norm.bias - mean * factor)[:, None, None]
 
     def read(self, first: int, last: int, band: Tensor) -> None:
         """Fill "c (last - first) w" with these rows; see `winograd.Read`."""
