@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from nsarm_cli.errors import ConfigError
-from nsarm_cli.training.limits import check_values
+from nsarm_cli.training.limits import check_ratios, check_values
 
 PROMPT = "A high-quality image with harmonious colors and rich details."
 """The fixed prompt of the paper (Table 3)."""
@@ -173,7 +173,7 @@ class TokenizerConfig(PartsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_ratios(self.ratios)
+        check_ratios(self.ratios)
 
 
 @dataclass(frozen=True)
@@ -249,7 +249,7 @@ class PriorConfig(BitsConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_ratios(self.ratios)
+        check_ratios(self.ratios)
 
 
 @dataclass(frozen=True)
@@ -297,8 +297,3 @@ class DecoderConfig(PartsConfig):
     adversarial_from: int = 0
     transformation: bool = False
     anchor: float = 1.0
-
-
-def _check_ratios(ratios: tuple[float, ...]) -> None:
-    if not ratios or len(set(ratios)) != len(ratios):
-        raise ConfigError(f"ratios is {list(ratios)}; give at least one, each once")

@@ -84,3 +84,13 @@ def check_values(settings: Mapping[str, Any]) -> None:
             'recompute is "selective" and compile is on, but compiled blocks choose for '
             'themselves what to compute again; set recompute to "none" or "full"'
         )
+
+
+def check_ratios(ratios: tuple[float, ...]) -> None:
+    """Refuse aspect ratios that are none, or given twice.
+
+    Raises:
+        ConfigError: they are.
+    """
+    if not ratios or len(set(ratios)) != len(ratios):
+        raise ConfigError(f"ratios is {list(ratios)}; give at least one, each once")
