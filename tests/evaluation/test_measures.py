@@ -12,6 +12,7 @@ from nsarm_cli.evaluation.measures import (
     measure,
     own_measures,
 )
+from nsarm_cli.perceptual.lpips import PerceptualDistance
 
 CPU = torch.device("cpu")
 
@@ -78,6 +79,28 @@ def test_lpips_with_its_weights_is_zero_for_equal_pictures(
     assert same == 0
     assert blur > 0
     assert weights.WEIGHTS["lpips"].sha256 in lpips.version
+
+
+def test_a_reference_is_looked_at_once_for_all_methods(
+    tmp_path, alexnet_file, damaged, publish, monkeypatch
+):
+    publish("lpips", alexnet_file, tmp_path)
+    pairs = [damaged(name) for name in ("blur", "same", "dark")]
+    alone = [
+        measure(Batch(*pair), learned_measures(("lpips",), tmp_path, CPU)[0])[0] for pair in pairs
+    ]
+    (lpips,), _ = learned_measures(("lpips",), tmp_path, CPU)
+    seen, plain = [], PerceptualDistance.features
+
+    def features(self, pictures):
+        seen.append(pictures)
+        return plain(self, pictures)
+
+    monkeypatch.setattr(PerceptualDistance, "features", features)
+    (blur, photo), (same, _), (dark, other) = pairs
+    batches = [Batch(blur, photo), Batch(same, photo), Batch(dark, other)]
+    assert [measure(batch, [lpips])[0] for batch in batches] == alone
+    assert len(seen) == 5
 
 
 def test_measures_are_picked_in_the_order_asked_and_refused_with_their_reason(tmp_path):

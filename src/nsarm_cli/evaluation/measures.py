@@ -184,16 +184,29 @@ def _learned(name: str, path: Path, device: torch.device) -> Measure:
         variant=variant,
         version=f"1 {WEIGHTS[name].sha256}",
         fits=_sides_of(least),
-        compute=lambda batch: _distances(network, batch, device),
+        compute=_Distances(network, device),
     )
 
 
-def _distances(network: PerceptualDistance | Dists, batch: Batch, device: torch.device) -> Values:
-    with torch.inference_mode():
-        sr, gt = (
-            p.to(device).float() / 127.5 - 1 for p in (batch.sr, _given(batch.gt))
-        )  # in [-1, 1]
-        return _values(network.each(sr, gt))
+class _Distances:
+    """Distances from references, whose features are kept until another reference comes."""
+
+    def __init__(self, network: PerceptualDistance | Dists, device: torch.device) -> None:
+        self._network = network
+        self._device = device
+        self._gt: Tensor | None = None
+        self._wanted: list[Tensor] = []
+
+    @torch.inference_mode()
+    def __call__(self, batch: Batch) -> Values:
+        gt = _given(batch.gt)
+        if self._gt is not gt:
+            self._wanted = []  # before others are made: both would take twice the memory
+            self._wanted, self._gt = self._features(gt), gt
+        return _values(self._network.between(self._features(batch.sr), self._wanted))
+
+    def _features(self, pictures: Tensor) -> list[Tensor]:
+        return self._network.features(pictures.to(self._device).float() / 127.5 - 1)
 
 
 def choose(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from nsarm_cli.evaluation.journal import Journal, key_of
 from nsarm_cli.evaluation.measures import Batch, Measure, measure
@@ -42,14 +43,38 @@ class SetResult:
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """A picture with all that measures of it need, and its digests."""
+class _Source:
+    """A picture of the set, read once for all methods, with the digests of its pixels."""
 
-    name: str
+    item: Item
+    lr: Image.Image
+    gt: Image.Image | None
+    lr_tensor: Tensor
+    gt_tensor: Tensor | None
+    lr_digest: str
+    gt_digest: str | None
+
+    @classmethod
+    def read(cls, item: Item) -> "_Source":
+        lr, gt = read_pair(item)
+        return cls(
+            item,
+            lr,
+            gt,
+            as_tensor(lr)[None],
+            None if gt is None else as_tensor(gt)[None],
+            pixel_digest(lr),
+            None if gt is None else pixel_digest(gt),
+        )
+
+
+@dataclass(frozen=True)
+class _Judged:
+    """A method's output of a picture, with the digest of its pixels."""
+
+    source: _Source
     batch: Batch
-    sr: str
-    gt: str | None
-    lr: str
+    digest: str
 
 
 def evaluate(
@@ -66,7 +91,8 @@ def evaluate(
     """Measure every method's output of every picture.
 
     Pictures are divided among processes by whole batches, so that every value comes from the
-    same arithmetic however many processes there are.
+    same arithmetic however many processes there are. Each picture is worked on under all methods
+    before the next, so that what measures compute of its reference serves all of them.
 
     Args:
         picture_set: the pictures.
@@ -83,18 +109,17 @@ def evaluate(
     """
     ranks = ranks or Ranks()
     mine: list[tuple[str, str, dict[str, float | None]]] = []
-    described = ""
-    for method in methods:
-        for index in range(0, len(picture_set.items), batch):
-            if ranks.is_mine(index // batch):
-                items = picture_set.items[index : index + batch]
-                for item in items:
-                    on_picture(f"{picture_set.name}, {method.name}: {item.name}")
-                judged = [_judge(item, method, protocol) for item in items]
-                for name, row in zip(
-                    (j.name for j in judged), _measure(judged, measures, journal), strict=True
-                ):
-                    mine.append((method.name, name, row))
+    for index in range(0, len(picture_set.items), batch):
+        if not ranks.is_mine(index // batch):
+            continue
+        sources = [_Source.read(item) for item in picture_set.items[index : index + batch]]
+        for method in methods:
+            for source in sources:
+                on_picture(f"{picture_set.name}, {method.name}: {source.item.name}")
+            judged = [_judge(source, method, protocol) for source in sources]
+            rows_of_batch = _measure(judged, measures, journal)
+            for source, row in zip(sources, rows_of_batch, strict=True):
+                mine.append((method.name, source.item.name, row))
     first = picture_set.items[0]
     lr, gt = read_pair(first)
     described = describe(protocol, lr.size, None if gt is None else gt.size)
@@ -121,14 +146,10 @@ def judged_picture(
     return to_judge(method.output(item, given), size, protocol, f"{method.name}/{item.name}")
 
 
-def _judge(item: Item, method: Method, protocol: Protocol) -> _Judged:
-    lr, gt = read_pair(item)
-    sr = judged_picture(item, method, protocol, lr, gt)
-    tensors = Batch(
-        as_tensor(sr)[None], None if gt is None else as_tensor(gt)[None], as_tensor(lr)[None]
-    )
-    digests = [None if p is None else pixel_digest(p) for p in (sr, gt, lr)]
-    return _Judged(item.name, tensors, str(digests[0]), digests[1], str(digests[2]))
+def _judge(source: _Source, method: Method, protocol: Protocol) -> _Judged:
+    sr = judged_picture(source.item, method, protocol, source.lr, source.gt)
+    batch = Batch(as_tensor(sr)[None], source.gt_tensor, source.lr_tensor)
+    return _Judged(source, batch, pixel_digest(sr))
 
 
 def _measure(
@@ -137,9 +158,9 @@ def _measure(
     """Measure pictures, those of one size at once, but for what the journal has."""
     rows: list[dict[str, float | None]] = [{} for _ in judged]
     for entry in measures:
-        if "gt" in entry.needs and judged[0].gt is None:
+        if "gt" in entry.needs and judged[0].source.gt is None:
             continue
-        keys = [key_of(entry, j.sr, j.gt, j.lr) for j in judged]
+        keys = [key_of(entry, j.digest, j.source.gt_digest, j.source.lr_digest) for j in judged]
         # All of the batch or none, so that the arithmetic does not depend on what is known.
         if not all(key in journal for key in keys):
             for same in _by_size(judged):
@@ -160,6 +181,8 @@ def _by_size(judged: Sequence[_Judged]) -> list[list[int]]:
 
 
 def _stack(batches: Sequence[Batch]) -> Batch:
+    if len(batches) == 1:  # as it is, so that a measure knows the reference again
+        return batches[0]
     gts = [b.gt for b in batches if b.gt is not None]
     lrs = [b.lr for b in batches if b.lr is not None]
     return Batch(

@@ -5,7 +5,7 @@ per-channel weights of texture (alpha) and structure (beta) are the authors'. Th
 safetensors with `conv.N.weight`, `conv.N.bias`, `alpha` and `beta`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -75,8 +75,12 @@ class Dists(nn.Module):
 
         Source: Eqs. 4 to 6 of the paper.
         """
-        similarity = a.new_zeros(len(a))
-        pairs = zip(self._taps(a), self._taps(b), strict=True)
+        return self.between(self.features(a), self.features(b))
+
+    def between(self, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+        """Distance of each pair of `features`: "b"."""
+        similarity = found[0].new_zeros(len(found[0]))
+        pairs = zip(found, wanted, strict=True)
         alphas, betas = (torch.split(w, self._channels) for w in (self.alpha, self.beta))
         for (x, y), alpha, beta in zip(pairs, alphas, betas, strict=True):
             x_mean, y_mean = x.mean((2, 3)), y.mean((2, 3))
@@ -88,7 +92,8 @@ class Dists(nn.Module):
             similarity = similarity + (alpha * texture + beta * structure).sum(1)
         return 1 - similarity
 
-    def _taps(self, pictures: Tensor) -> list[Tensor]:
+    def features(self, pictures: Tensor) -> list[Tensor]:
+        """What "b 3 h w" pictures in [-1, 1] are compared by, themselves first."""
         x = (pictures + 1) / 2
         features = self._features((x - self.shift) / self.scale)
         return [x, *(feature.to(x) for feature in features)]  # autocast may give fewer bits

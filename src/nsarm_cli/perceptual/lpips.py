@@ -5,7 +5,7 @@ The file is safetensors with `conv.N.weight`, `conv.N.bias` and `lin.N`; the num
 convolutions tells which network it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -66,9 +66,19 @@ class PerceptualDistance(nn.Module):
     def each(self, a: Tensor, b: Tensor) -> Tensor:
         """Distance of each pair of "b 3 h w" pictures in [-1, 1]: "b"."""
         with torch.no_grad():
-            wanted = self._features((b - self.shift) / self.scale)
-        total = a.new_zeros(len(a))
-        found = self._features((a - self.shift) / self.scale)
+            wanted = self.features(b)
+        return self.between(self.features(a), wanted)
+
+    def features(self, pictures: Tensor) -> list[Tensor]:
+        """What "b 3 h w" pictures in [-1, 1] are compared by."""
+        features: list[Tensor] = self._features((pictures - self.shift) / self.scale)
+        return features
+
+    def between(self, found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+        """Distance of each pair of `features`: "b"."""
+        # autocast may give features of fewer bits; their sum has 32
+        precision = torch.promote_types(found[0].dtype, torch.float32)
+        total = found[0].new_zeros(len(found[0]), dtype=precision)
         for i, (x, y) in enumerate(zip(found, wanted, strict=True)):
             lin = self.get_buffer(f"lin{i}")
             total = total + ((_unit(x) - _unit(y)) ** 2 * lin.to(x)).sum(1).mean((1, 2))
