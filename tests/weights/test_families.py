@@ -88,11 +88,11 @@ def test_a_model_that_needs_a_prompt_is_refused(micro, tmp_path):
         load_resolver(str(tmp_path), CPU, torch.float32)
 
 
-def test_loading_a_model_does_not_load_the_compiler(folder):
-    """Drawing an embedding on the meta device once did, which took a second at every start."""
+def test_loading_a_folder_loads_neither_the_compiler_nor_the_library_of_the_hub(folder):
+    """Drawing an embedding on the meta device once loaded the compiler: a second at every start."""
     code = (
         "import sys, torch; from nsarm_cli.weights.families import load_resolver; "
         f"load_resolver({str(folder)!r}, torch.device('cpu'), torch.bfloat16); "
-        "sys.exit('torch._dynamo' in sys.modules)"
+        "sys.exit(bool({'torch._dynamo', 'huggingface_hub'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -4,7 +4,6 @@ from pathlib import Path
 
 from nsarm_cli.errors import WeightsError
 from nsarm_cli.weights.catalog import find_model
-from nsarm_cli.weights.snapshot import fetch_config, fetch_model, is_repository
 from nsarm_cli.weights.store import Store
 
 
@@ -20,6 +19,8 @@ def locate(model: str, *, text: bool = False) -> Path:
         WeightsError: there is no such model, or it is not ready to run.
     """
     if _is_on_the_hub(model):
+        from nsarm_cli.weights.snapshot import fetch_model  # noqa: PLC0415  (as below)
+
         return fetch_model(model, text=text)
     return _here(model)
 
@@ -30,11 +31,20 @@ def locate_config(model: str) -> Path:
     Raises:
         WeightsError: there is no such model, or it is not ready to run.
     """
-    return fetch_config(model) if _is_on_the_hub(model) else _here(model)
+    if _is_on_the_hub(model):
+        from nsarm_cli.weights.snapshot import fetch_config  # noqa: PLC0415  (as below)
+
+        return fetch_config(model)
+    return _here(model)
 
 
 def _is_on_the_hub(model: str) -> bool:
-    return not Path(model).exists() and is_repository(model)
+    if "/" not in model or Path(model).exists():
+        return False
+    # Loading the Hub's library takes 0.2 s, which other models need not wait for.
+    from nsarm_cli.weights.snapshot import is_repository  # noqa: PLC0415
+
+    return is_repository(model)
 
 
 def _here(model: str) -> Path:
