@@ -96,8 +96,9 @@ def train(name: str, variant: Variant, args: argparse.Namespace) -> dict[str, fl
         done = subprocess.run(command, stdout=sys.stderr, check=False)  # noqa: S603  (our own)
         if done.returncode:
             sys.exit(f"{name}: nsarm train ended with exit code {done.returncode}")
-    last: dict[str, float] = json.loads(metrics.read_text("utf-8").splitlines()[-1])
-    return last
+    last = json.loads(metrics.read_text("utf-8").splitlines()[-1])
+    mark = "validation."
+    return {key.removeprefix(mark): last[key] for key in last if key.startswith(mark)}
 
 
 def comparison(out: Path, names: list[str], picture: int) -> Image.Image:
