@@ -5,8 +5,10 @@
 `--model` is a trained nsarm-nano: its autoencoder and, where the first stage is not left out, its
 transformation network are taken from there; transformers begin afresh. Every variant is runs of
 `nsarm train` with the same number of updates, on one thread, and what is there already is not run
-again. Prints a table of the last validations and writes it as ablation.json; the folder of each
-variant has its pictures, and ablation.png has one picture of all of them.
+again. Cross-entropy and right bits are those of the variant's own validation; the pictures are then
+sampled at `--temperature` by the validation of the decoder's stage, whose only update changes
+nothing. Prints a table and writes it as ablation.json; the folder of each variant has its pictures,
+and ablation.png has one picture of all of them.
 """
 
 import argparse
@@ -32,6 +34,7 @@ class Variant:
         title: for the table.
         stage1: whether the transformation network is the trained one.
         prior: whether the transformer begins as the prior.
+        given: whether the transformer is that of the model given.
         changes: to the common settings.
     """
 
@@ -39,6 +42,7 @@ class Variant:
     title: str
     stage1: bool = True
     prior: bool = True
+    given: bool = False
     changes: tuple[tuple[str, float], ...] = ()
 
 
@@ -50,6 +54,9 @@ VARIANTS = {
     "stage2": Variant("stage2", "stage 2 alone", stage1=False),
     "both": Variant("stage2", "both"),
     "no-prior": Variant("stage2", "both, without the prior", prior=False),
+    "given": Variant(
+        "stage2", "both, as given", prior=False, given=True, changes=(*STILL.items(),)
+    ),
     "no-flips": Variant("stage2", "both, without self-correction", changes=(("flip", 0.0),)),
 }
 
@@ -77,20 +84,34 @@ def settings(variant: Variant, args: argparse.Namespace) -> dict[str, str | floa
         common |= {"flip": 0.1, "resize": "area"}
     if variant.stage1:
         common["transformation_from"] = str(args.model)
-    if variant.prior and variant.stage != "stage1":
-        common["transformer_from"] = str(args.out / PRIOR)
+    if variant.stage != "stage1" and (variant.prior or variant.given):
+        common["transformer_from"] = str(args.model if variant.given else args.out / PRIOR)
     return common | dict(variant.changes)
 
 
-def train(name: str, variant: Variant, args: argparse.Namespace) -> dict[str, float]:
-    """Run a variant unless it has been; its last validation."""
+def figures_of(name: str, variant: Variant, args: argparse.Namespace) -> dict[str, float]:
+    """Train a variant and sample its pictures: the last validation of both."""
+    chosen = settings(variant, args)
+    figures = train(name, variant.stage, chosen, args)
+    if variant.stage != "stage2":
+        return figures
+    left_out = ("flip", "resize", "autoencoder_from", "transformation_from", "transformer_from")
+    sampling = {key: value for key, value in chosen.items() if key not in left_out}
+    sampling |= {"model": str(args.out / name), "temperature": args.temperature} | STILL
+    return figures | train(f"{name}-sampled", "decoder", sampling, args)
+
+
+def train(
+    name: str, stage: str, chosen: dict[str, str | float], args: argparse.Namespace
+) -> dict[str, float]:
+    """Do a run unless it has been done; its last validation."""
     out = args.out / name
     metrics = out / "metrics.jsonl"
     if not (out / "model.safetensors").is_file():
         file = args.out / f"{name}.toml"
-        lines = [f"{key} = {json.dumps(value)}" for key, value in settings(variant, args).items()]
+        lines = [f"{key} = {json.dumps(value)}" for key, value in chosen.items()]
         file.write_text("\n".join(lines) + "\n", "utf-8")
-        command = [sys.executable, "-m", "nsarm_cli", "train", variant.stage]
+        command = [sys.executable, "-m", "nsarm_cli", "train", stage]
         command += ["--config", str(file), "--data", *args.data, "--val", str(args.val)]
         command += ["--out", str(out), "--threads", "1"]
         done = subprocess.run(command, stdout=sys.stderr, check=False)  # noqa: S603  (our own)
@@ -105,7 +126,8 @@ def comparison(out: Path, names: list[str], picture: int) -> Image.Image:
     """One picture of the first validation batch by each variant, between its input and original."""
     columns: list[tuple[str, Image.Image]] = []
     for name in names:
-        (latest,) = sorted((out / name).glob("validation-*.png"))[-1:]
+        folder = out / (f"{name}-sampled" if VARIANTS[name].stage == "stage2" else name)
+        (latest,) = sorted(folder.glob("validation-*.png"))[-1:]
         with Image.open(latest) as grid:
             side = grid.height // 3
             rows = [
@@ -137,10 +159,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--validate-batches", type=int, default=8)
+    parser.add_argument("--temperature", type=float, default=0.25)
     parser.add_argument("--picture", type=int, default=0, help="which one to show")
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
-    found = {name: train(name, variant, args) for name, variant in VARIANTS.items()}
+    found = {name: figures_of(name, variant, args) for name, variant in VARIANTS.items()}
     (args.out / "ablation.json").write_text(json.dumps(found, indent=1), "utf-8")
     shown = [name for name in VARIANTS if name != PRIOR]
     comparison(args.out, shown, args.picture).save(args.out / "ablation.png")
