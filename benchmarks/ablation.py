@@ -21,6 +21,10 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 PRESET = "nsarm-nano"
+ACROSS = 5
+"""Pictures in a row of the comparison."""
+LABEL = 16
+"""Pixels of a line of text."""
 STILL = {"steps": 1, "lr": 1e-12}
 """Updates that leave a model as it is: its validation is what is wanted."""
 
@@ -139,10 +143,12 @@ def comparison(out: Path, names: list[str], picture: int) -> Image.Image:
         columns = columns or [("input", rows[0])]
         columns.append((name, rows[1]))
     columns.append(("original", rows[2]))
-    sheet = Image.new("RGB", (side * len(columns), side + 16), "white")
+    down = -(-len(columns) // ACROSS)
+    sheet = Image.new("RGB", (side * ACROSS, (side + LABEL) * down), "white")
     for number, (name, tile) in enumerate(columns):
-        sheet.paste(tile, (number * side, 16))
-        ImageDraw.Draw(sheet).text((number * side + 4, 2), name, fill="black")
+        x, y = number % ACROSS * side, number // ACROSS * (side + LABEL)
+        ImageDraw.Draw(sheet).text((x + 4, y + 2), name, fill="black")
+        sheet.paste(tile, (x, y + LABEL))
     return sheet
 
 
