@@ -173,6 +173,7 @@ def test_a_value_that_cannot_work_is_refused_by_name(name, value):
         (Stage2Config, {"flip": -0.1}),
         (DecoderConfig, {"temperature": -1.0}),
         (DecoderConfig, {"dists": -1.0}),
+        (DecoderConfig, {"pattern": -1.0}),
         (DecoderConfig, {"dists_crop": 0}),
     ],
 )

@@ -197,6 +197,13 @@ def test_the_dists_term_of_the_decoder_is_weighed_and_needs_its_file(micro, batc
     assert len(seen) == 2  # another square at each update
 
 
+def test_the_pattern_term_of_the_decoder_is_weighed(micro, batch):
+    plain = build_stage(CONFIGS["decoder"], micro, CPU).loss(batch, 3)[0]
+    config = dataclasses.replace(CONFIGS["decoder"], pattern=3.0)
+    loss, values = build_stage(config, micro, CPU).loss(batch, 3)
+    torch.testing.assert_close(loss, plain + 3 * values["pattern"])
+
+
 def test_dists_keeps_its_statistics_in_float32_under_autocast(micro, batch, vgg16_file):
     config = dataclasses.replace(CONFIGS["decoder"], dists=1.0, dists_weights=str(vgg16_file))
     stage = build_stage(config, micro, CPU)

@@ -278,6 +278,7 @@ class DecoderConfig(PartsConfig):
             is above 0; "" does without.
         dists_crop: side of the square of each picture that DISTS sees in training, another one
             at each update; its network costs more than all else.
+        pattern: weight of a grid that repeats with the blocks of pixels that the decoder unfolds.
         temperature: of the sampled bits; 0 is greedy.
         adversarial: gradient of a patch discriminator's score at the last layer, relative to
             that of the pixel and perceptual terms; 0 does without.
@@ -292,6 +293,7 @@ class DecoderConfig(PartsConfig):
     dists: float = 0.0
     dists_weights: str = ""
     dists_crop: int = 128
+    pattern: float = 0.0
     temperature: float = 0.5
     adversarial: float = 0.0
     adversarial_from: int = 0

@@ -26,7 +26,7 @@ from nsarm_cli.training.grid import write_grid
 from nsarm_cli.training.judge import Judge
 from nsarm_cli.training.labels import preliminary_targets
 from nsarm_cli.training.losses import preliminary_loss
-from nsarm_cli.training.perceptual import jitter, same_square
+from nsarm_cli.training.perceptual import jitter, repeated_pattern, same_square
 from nsarm_cli.training.stage1 import check_crop, lr_of
 
 DISCRIMINATOR_WIDTH = 48
@@ -101,6 +101,10 @@ class DecoderStage:
         if self._dists is not None and config.dists > 0:
             values["dists"] = self._dists(*same_square(picture, hr, config.dists_crop, step))
             error = error + config.dists * values["dists"]
+        if config.pattern > 0:
+            period = self._model.config.autoencoder.unshuffle
+            values["pattern"] = repeated_pattern(picture, hr, period)
+            error = error + config.pattern * values["pattern"]
         return error
 
     def _estimate(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,7 @@ _AT_LEAST_0 = (
         "perceptual",
         "perceptual_from",
         "dists",
+        "pattern",
         "commitment",
         "entropy",
         "sharpness",

@@ -1,5 +1,6 @@
-"""How LPIPS and DISTS are used as training losses."""
+"""How LPIPS and DISTS are used as training losses, and what they must be kept from."""
 
+import torch.nn.functional as F
 from torch import Tensor
 
 _PLASTIC = 1.32471795724474602596
@@ -36,3 +37,23 @@ def same_square(a: Tensor, b: Tensor, side: int, step: int) -> tuple[Tensor, Ten
         start = int((0.5 + step * stride) % 1 * (a.shape[axis] - part + 1))
         a, b = (x.narrow(axis, start, part) for x in (a, b))
     return a, b
+
+
+def repeated_pattern(made: Tensor, wanted: Tensor, period: int) -> Tensor:
+    """How strong a pattern repeats in the error with every block that the decoder unfolds.
+
+    Losses of features take such a grid for texture. The error is averaged over places of the same
+    phase in areas of 8 x 8 blocks, which leaves what repeats; its mean over the phases, a mere
+    change of colour, is taken off.
+
+    Args:
+        made: "b 3 h w" with sides of at least 8 periods, and multiples of a period.
+        wanted: of the same shape.
+        period: side of a block in pixels; 1 has no pattern.
+
+    Returns:
+        The mean absolute pattern, a scalar.
+    """
+    phases = F.pixel_unshuffle(made - wanted, period)
+    local = F.avg_pool2d(phases, 8, 4).unflatten(1, (-1, period * period))
+    return (local - local.mean(2, keepdim=True)).abs().mean()
