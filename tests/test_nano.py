@@ -52,6 +52,19 @@ def test_colours_do_not_shift(pair: tuple[Image.Image, Image.Image]) -> None:
     assert np.abs(shift).max() <= 2
 
 
+def test_a_smooth_picture_gets_no_grid_of_the_blocks_that_the_decoder_unfolds(
+    nano: Upscaler,
+) -> None:
+    down, right = np.mgrid[0:64, 0:64]
+    ramp = np.stack([90 + 1.2 * right, 140 + 0.5 * down, 170 - 0.6 * right + 0.3 * down], -1)
+    lr = Image.fromarray(ramp.clip(0, 255).astype(np.uint8))
+    sr = nano.upscale(lr)
+    added = _values(sr) - _values(lr.resize(sr.size, Image.Resampling.BICUBIC))
+    phases = added.reshape(8, 8, 4, 8, 8, 4, 3).mean((1, 4))  # areas of 8 x 8 blocks
+    pattern = phases - phases.mean((1, 3), keepdims=True)
+    assert np.abs(pattern).mean() < 0.4  # levels of 255
+
+
 def test_details_are_sharper_than_bicubic(pair: tuple[Image.Image, Image.Image]) -> None:
     lr, sr = pair
     bicubic = lr.resize(sr.size, Image.Resampling.BICUBIC)

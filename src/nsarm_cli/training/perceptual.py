@@ -42,9 +42,7 @@ def same_square(a: Tensor, b: Tensor, side: int, step: int) -> tuple[Tensor, Ten
 def repeated_pattern(made: Tensor, wanted: Tensor, period: int) -> Tensor:
     """How strong a pattern repeats in the error with every block that the decoder unfolds.
 
-    Losses of features take such a grid for texture. The error is averaged over places of the same
-    phase in areas of 8 x 8 blocks, which leaves what repeats; its mean over the phases, a mere
-    change of colour, is taken off.
+    Losses of features take such a grid for texture.
 
     Args:
         made: "b 3 h w" with sides of at least 8 periods, and multiples of a period.
@@ -54,6 +52,19 @@ def repeated_pattern(made: Tensor, wanted: Tensor, period: int) -> Tensor:
     Returns:
         The mean absolute pattern, a scalar.
     """
+    return pattern_map(made, wanted, period).abs().mean()
+
+
+def pattern_map(made: Tensor, wanted: Tensor, period: int) -> Tensor:
+    """What repeats in the error, area by area: arguments as for `repeated_pattern`.
+
+    The error is averaged over places of the same phase in areas of 8 x 8 blocks, each half over
+    the next, which leaves what repeats; its mean over the phases, a mere change of colour, is
+    taken off.
+
+    Returns:
+        "b 3 p y x" with p phases.
+    """
     phases = F.pixel_unshuffle(made - wanted, period)
     local = F.avg_pool2d(phases, 8, 4).unflatten(1, (-1, period * period))
-    return (local - local.mean(2, keepdim=True)).abs().mean()
+    return local - local.mean(2, keepdim=True)
