@@ -27,6 +27,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from nsarm_cli.benchmark.families import build_subject, subject_of
+from nsarm_cli.runtime import keep_freed_memory
 from nsarm_cli.text.features import KEY
 from nsarm_cli.weights.families import PROMPT_FILE, load_resolver
 
@@ -52,6 +53,8 @@ def measure(folder: Path, kind: str, threads: int, picture: Path) -> dict[str, f
     with ExitStack() as changes:
         if kind == KINDS[0]:
             changes.enter_context(patch("nsarm_cli.weights.families.leave_after_use"))
+        else:
+            keep_freed_memory()
         resolver = load_resolver(str(folder), CPU, torch.float32)
     subject = subject_of(resolver)
     if subject is None:

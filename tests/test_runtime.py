@@ -1,5 +1,9 @@
 """Devices and precisions come with a reason; seeds give independent, repeatable streams."""
 
+import platform
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -124,3 +128,30 @@ def test_the_global_generator_is_left_alone():
     before = torch.random.get_rng_state()
     draws(1, 2)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+_FREE = """
+import sys, torch
+from pathlib import Path
+from nsarm_cli.runtime import keep_freed_memory
+def resident():
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in x)
+    return int(line.split()[1]) / 1024
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+before = resident()
+for _ in range(3):
+    torch.ones(2**25).add_(1)  # 128 MiB
+print(resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="it is about glibc")
+def test_freed_memory_is_kept_where_that_is_asked_for_and_not_otherwise():
+    left = {}
+    for how in ("keep", "give back"):
+        command = [sys.executable, "-c", _FREE, how]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        left[how] = float(done.stdout)
+    assert left["keep"] > 120
+    assert left["give back"] < 60

@@ -1,9 +1,11 @@
-"""Where and in which precision a model runs, with the reason, and seeded generators.
+"""Where and in which precision a model runs, with the reason; its memory; seeded generators.
 
 A choice comes with the reason for it, so that the command line can say why a run
 is slow or which card it took.
 """
 
+import ctypes
+import platform
 from hashlib import blake2b
 from pathlib import Path
 
@@ -112,6 +114,22 @@ def _processor_has(names: tuple[str, ...]) -> bool:
     except OSError:  # not Linux
         return False
     return any(name in flags for name in names)
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep freed memory for the tensors to come, in this process, to its end.
+
+    Large tensors otherwise come fresh from the system each time, which fills every page with zeros
+    first. It is for programs that run a model on a processor, not for a library to decide.
+
+    Returns:
+        Whether this is so now: the library is glibc.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    never_trim, no_maps_of_its_own = (-1, -1), (-4, 0)  # M_TRIM_THRESHOLD, M_MMAP_MAX
+    return all(mallopt(*option) == 1 for option in (never_trim, no_maps_of_its_own))
 
 
 def window_generator(seed: int, index: int) -> torch.Generator:

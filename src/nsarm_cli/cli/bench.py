@@ -160,11 +160,13 @@ def _choose(
     """Choose where and in which precision to run, and say so in one line."""
     import torch
 
-    from nsarm_cli.runtime import choose_device, choose_dtype
+    from nsarm_cli.runtime import choose_device, choose_dtype, keep_freed_memory
 
     if threads is not None:
         torch.set_num_threads(threads)
     chosen, why_device = choose_device(device)
+    if chosen.type == "cpu":
+        keep_freed_memory()
     dtype, why_dtype = choose_dtype(precision, chosen)
     console.say(
         f"model {model}, device {chosen} ({why_device}), "

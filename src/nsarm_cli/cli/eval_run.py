@@ -198,11 +198,13 @@ class Run:
         import torch
 
         from nsarm_cli.evaluation.ranks import local_device
-        from nsarm_cli.runtime import choose_device, choose_dtype
+        from nsarm_cli.runtime import choose_device, choose_dtype, keep_freed_memory
 
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         device, _ = choose_device(local_device(self.device))
+        if device.type == "cpu":
+            keep_freed_memory()
         return device, choose_dtype(self.precision, device)[0]
 
     def _others(self, picture_set: "PictureSet") -> "list[Method]":

@@ -189,11 +189,14 @@ def _choose(
     """Choose where and how to run, and say so in one line."""
     import torch
 
+    from nsarm_cli.runtime import keep_freed_memory
     from nsarm_cli.weights.choice import choose_model
 
     if threads is not None:
         torch.set_num_threads(threads)
     chosen, why_device = room.choose_device(device)
+    if chosen.type == "cpu":
+        keep_freed_memory()
     dtype, why_dtype = room.choose_dtype(precision, chosen)
     name, why_model = (model, "as asked") if model else choose_model(chosen, dtype, room.fits)
     console.say(

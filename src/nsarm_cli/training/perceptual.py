@@ -66,5 +66,6 @@ def pattern_map(made: Tensor, wanted: Tensor, period: int) -> Tensor:
         "b 3 p y x" with p phases.
     """
     phases = F.pixel_unshuffle(made - wanted, period)
-    local = F.avg_pool2d(phases, 8, 4).unflatten(1, (-1, period * period))
+    local = F.avg_pool2d(phases, 8, 4)
+    local = local.reshape(len(local), -1, period * period, *local.shape[-2:])
     return local - local.mean(2, keepdim=True)
