@@ -5,22 +5,18 @@ are there and have their digests. An interrupted run goes on there.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
-from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from threading import Event
 
 from filelock import FileLock, Timeout
 
 from nsarm_cli.errors import WeightsError
-from nsarm_cli.weights.digests import Digests, OnBytes, read_through
+from nsarm_cli.weights.digests import Digests, read_through
 from nsarm_cli.weights.http import HttpRemote
 from nsarm_cli.weights.remote import Transfer, writing
 from nsarm_cli.weights.store import PARTIAL
 from nsarm_cli.weights.watch import Watcher
-
-_POLL_S = 0.2
+from nsarm_cli.weights.workers import Workers
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,9 @@ def fetch_collection(
         watcher.begin(folder.name, size)
         outcome = "failed"
         try:
-            _fetch_all(gathering, files, lambda n: watcher.advance(folder.name, n), jobs)
+            with Workers(jobs) as workers:
+                transfer = Transfer(lambda n: watcher.advance(folder.name, n), workers.cancel)
+                workers.run_or_fail(lambda file: _fetch(gathering, file, transfer), files)
             with writing(folder):
                 gathering.rename(folder)
             outcome = "verified"
@@ -83,23 +81,6 @@ def fetch_collection(
             watcher.end(folder.name, outcome)
     finally:
         lock.release()
-
-
-def _fetch_all(folder: Path, files: Sequence[PublishedFile], on_bytes: OnBytes, jobs: int) -> None:
-    """Fetch files side by side; the first that fails ends the others too."""
-    transfer = Transfer(on_bytes, Event())
-    with ThreadPoolExecutor(jobs, thread_name_prefix="nsarm-download") as pool:
-        waiting: set[Future[None]] = {pool.submit(_fetch, folder, f, transfer) for f in files}
-        try:
-            while waiting:
-                # In short waits, so that Ctrl-C is heard on every system.
-                done, waiting = wait_for(waiting, _POLL_S, FIRST_COMPLETED)
-                for future in done:
-                    future.result()
-        except BaseException:
-            transfer.cancel.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
 
 
 def _fetch(folder: Path, file: PublishedFile, transfer: Transfer) -> None:

@@ -1,7 +1,7 @@
-"""Several files at once: threads that hear Ctrl-C, and failures that wait for the others."""
+"""Several files at once: threads that hear Ctrl-C; a failure ends the others or waits for them."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from threading import Event
 from typing import TypeVar
@@ -14,7 +14,7 @@ _Result = TypeVar("_Result")
 
 
 class Workers:
-    """Threads that do the same to several items; failures wait until all are done.
+    """Threads that do the same to several items.
 
     Args:
         count: of the threads, at least 1.
@@ -36,7 +36,10 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
 
     def run(self, function: Callable[[_Item], _Result], items: Sequence[_Item]) -> list[_Result]:
-        """Call a function with each item, and return what came of those that did not fail."""
+        """Call a function with each item, and return what came of those that did not fail.
+
+        Failures are kept for `raise_failures`.
+        """
         futures = [self._pool.submit(function, item) for item in items]
         try:
             while wait_for(futures, timeout=_POLL_S).not_done:
@@ -51,6 +54,18 @@ class Workers:
             except WeightsError as error:
                 self._failures.append(error)
         return results
+
+    def run_or_fail(self, function: Callable[[_Item], object], items: Sequence[_Item]) -> None:
+        """Call a function with each item; the first failure ends the work and is raised."""
+        waiting: set[Future[object]] = {self._pool.submit(function, item) for item in items}
+        try:
+            while waiting:
+                done, waiting = wait_for(waiting, _POLL_S, FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+        except BaseException:
+            self.cancel.set()
+            raise
 
     def raise_failures(self) -> None:
         """Raise what failed, in one error.
