@@ -33,15 +33,7 @@ class Prompts:
         self._encoder: PromptEncoder | None = None
 
     def encode(self, prompts: Sequence[str]) -> list[Tensor]:
-        """Encode prompts, many at once, with the model's own encoder.
-
-        Returns:
-            For each prompt its features "m x", float32.
-
-        Raises:
-            WeightsError: the text encoder is missing or damaged.
-            ValueError: the model takes no text.
-        """
+        """Encode prompts with the model's own encoder; see `Upscaler.encode`."""
         if self._load_encoder is None or not isinstance(self._resolver, TakesText):
             raise ValueError("this model takes no text")
         if self._encoder is None:
