@@ -23,6 +23,7 @@ from nsarm_cli.training.config import (
     TokenizerConfig,
 )
 from nsarm_cli.training.data import Batch
+from nsarm_cli.training.decoder import DecoderStage
 from nsarm_cli.training.distributed import Ranks
 from nsarm_cli.training.initialise import initialise
 from nsarm_cli.training.labels import modified_labels, preliminary_targets
@@ -202,6 +203,19 @@ def test_the_pattern_term_of_the_decoder_is_weighed(micro, batch):
     config = dataclasses.replace(CONFIGS["decoder"], pattern=3.0)
     loss, values = build_stage(config, micro, CPU).loss(batch, 3)
     torch.testing.assert_close(loss, plain + 3 * values["pattern"])
+
+
+def test_a_pattern_term_that_would_be_nothing_is_refused(micro, monkeypatch):
+    config = dataclasses.replace(CONFIGS["decoder"], pattern=3.0)
+    with monkeypatch.context() as patched:
+        patched.setattr("nsarm_cli.training.decoder.LEAST_BLOCKS", 17)
+        with pytest.raises(ConfigError, match="has 16 blocks along a window; set pattern = 0"):
+            DecoderStage(micro, config, None)
+
+    autoencoder = dataclasses.replace(micro.config.autoencoder, unshuffle=1)
+    micro.config = dataclasses.replace(micro.config, autoencoder=autoencoder)
+    with pytest.raises(ConfigError, match="the decoder of micro unfolds no blocks"):
+        DecoderStage(micro, config, None)
 
 
 def test_dists_keeps_its_statistics_in_float32_under_autocast(micro, batch, vgg16_file):

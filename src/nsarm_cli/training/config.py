@@ -278,10 +278,11 @@ class DecoderConfig(PartsConfig):
             is above 0; "" does without.
         dists_crop: side of the square of each picture that DISTS sees in training, another one
             at each update; its network costs more than all else.
-        pattern: weight of a grid that repeats with the blocks of pixels that the decoder unfolds.
+        pattern: weight of a grid that repeats with the blocks of pixels that the decoder unfolds;
+            above 0 it needs a decoder that unfolds some, and 8 or more along a side of a window.
         temperature: of the sampled bits; 0 is greedy.
         adversarial: gradient of a patch discriminator's score at the last layer, relative to
-            that of the pixel and perceptual terms; 0 does without.
+            that of all other terms of the picture; 0 does without.
         adversarial_from: first update that the score pushes; before, the discriminator looks on.
         transformation: the transformation network learns too, from the same losses, through
             the sum of codes as if it were not quantised.

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm import bsq
 from nsarm_cli.models.nsarm.model import NsarmModel
@@ -26,7 +27,7 @@ from nsarm_cli.training.grid import write_grid
 from nsarm_cli.training.judge import Judge
 from nsarm_cli.training.labels import preliminary_targets
 from nsarm_cli.training.losses import preliminary_loss
-from nsarm_cli.training.perceptual import jitter, repeated_pattern, same_square
+from nsarm_cli.training.perceptual import LEAST_BLOCKS, jitter, repeated_pattern, same_square
 from nsarm_cli.training.stage1 import check_crop, lr_of
 
 DISCRIMINATOR_WIDTH = 48
@@ -50,6 +51,7 @@ class DecoderStage:
         perceptual: PerceptualDistance | None,
         dists: Dists | None = None,
     ) -> None:
+        _check_pattern(model, config)
         learners: dict[str, nn.Module] = {"decoder": model.autoencoder.decoder}
         kept: dict[str, nn.Module] = {"model": model}
         if config.transformation:
@@ -135,6 +137,18 @@ class DecoderStage:
         generators = batch.generators("sample", step)
         sampling = Sampling(temperature=self._config.temperature)
         return self._resolver.feature(lr, generators, sampling)
+
+
+def _check_pattern(model: NsarmModel, config: DecoderConfig) -> None:
+    """Refuse a penalty that would be nothing, or that has too few blocks to look at."""
+    period = model.config.autoencoder.unshuffle
+    blocks = model.config.window * model.config.scale // period
+    if config.pattern > 0 and (period < 2 or blocks < LEAST_BLOCKS):
+        found = "unfolds no blocks" if period < 2 else f"has {blocks} blocks along a window"
+        raise ConfigError(
+            f"pattern is {config.pattern}, but the decoder of {model.config.name} {found}; "
+            "set pattern = 0"
+        )
 
 
 def balanced(main: Tensor, other: Tensor, picture: Tensor, last: Tensor, share: float) -> Tensor:

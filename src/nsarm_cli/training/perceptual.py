@@ -6,6 +6,9 @@ from torch import Tensor
 _PLASTIC = 1.32471795724474602596
 """The real root of x^3 = x + 1."""
 
+LEAST_BLOCKS = 8
+"""Blocks along a side of the areas in which a repeated pattern is looked for."""
+
 
 def jitter(a: Tensor, b: Tensor, step: int) -> tuple[Tensor, Tensor]:
     """Cut up to three rows and columns off both pictures, another number at each step.
@@ -45,7 +48,7 @@ def repeated_pattern(made: Tensor, wanted: Tensor, period: int) -> Tensor:
     Losses of features take such a grid for texture.
 
     Args:
-        made: "b 3 h w" with sides of at least 8 periods, and multiples of a period.
+        made: "b 3 h w" with sides of at least `LEAST_BLOCKS` periods, and multiples of a period.
         wanted: of the same shape.
         period: side of a block in pixels; 1 has no pattern.
 
@@ -66,6 +69,6 @@ def pattern_map(made: Tensor, wanted: Tensor, period: int) -> Tensor:
         "b 3 p y x" with p phases.
     """
     phases = F.pixel_unshuffle(made - wanted, period)
-    local = F.avg_pool2d(phases, 8, 4)
+    local = F.avg_pool2d(phases, LEAST_BLOCKS, LEAST_BLOCKS // 2)
     local = local.reshape(len(local), -1, period * period, *local.shape[-2:])
     return local - local.mean(2, keepdim=True)
