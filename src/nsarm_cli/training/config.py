@@ -30,8 +30,7 @@ class RunConfig:
         margin: with framing "whole", the picture's shorter side is so many times the crop's.
         turns: "all" flips and turns crops by quarters, "mirror" only swaps left and right,
             "none" does neither.
-        corrupt: different pictures that may be unreadable before the run stops; each is named,
-            and another picture is shown in its place.
+        corrupt: different pictures that may be unreadable, and are replaced, before the run stops.
         per_shard: pictures that a process takes from a shard from elsewhere before the next.
         degradation: name of the recipe that makes the low-resolution side.
         lr: peak learning rate of AdamW.
@@ -64,8 +63,7 @@ class RunConfig:
         perceptual_weights: safetensors file of LPIPS, for validation, and for training where
             `perceptual` is above 0; "" does without.
         log_every: updates between lines on the terminal and points of curves.
-        tracker: what draws the curves: "tensorboard", "wandb", "trackio", "none", or "auto",
-            which is TensorBoard where it is installed.
+        tracker: of curves: "tensorboard", "wandb", "trackio", "none"; "auto" is the first if there.
     """
 
     model: str = "nsarm-nano"
