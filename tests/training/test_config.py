@@ -1,6 +1,7 @@
 """Settings are checked when they are read, and every mistake names its setting."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
@@ -201,6 +202,19 @@ def test_what_is_not_toml_is_refused(tmp_path, content):
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=r"run\.toml: is not valid TOML"):
         read_config(Stage1Config, path)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    path = tmp_path / "run.toml"
+    path.write_text("steps = 3")
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(
+        ConfigError, match=r"run\.toml: cannot be read \(Permission denied\); check"
+    ):
+        read_config(TokenizerConfig, path)
 
 
 def test_every_setting_is_documented():

@@ -1,7 +1,9 @@
 """From a run to a model for others: LoRA, averages, the model card."""
 
 import dataclasses
+import errno
 import json
+import os
 import sys
 
 import pytest
@@ -171,6 +173,24 @@ def test_what_is_in_the_way_of_an_export_stays(nsarm_train, micro_folder, tmp_pa
     assert refused.code == 6
     assert "README.md: exists already; give another folder" in refused.err
     assert [p.read_text() for p in out.iterdir()] == ["my notes"]
+
+
+@pytest.mark.parametrize(("place", "name"), [(2, "config.json"), (3, "README.md")])
+def test_a_disk_that_fills_during_an_export_is_told(
+    nsarm_train, micro_folder, tmp_path, monkeypatch, place, name
+):
+    flushed = []
+
+    def fill(_file):
+        flushed.append(None)
+        if len(flushed) == place:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fill)
+    refused = nsarm_train("export", micro_folder, tmp_path / "x")
+    assert refused.code == 6
+    assert f"{name}: cannot be written (No space left on device); free space" in refused.err
+    assert name not in {path.name for path in (tmp_path / "x").iterdir()}
 
 
 def test_an_exported_model_enlarges_and_is_evaluated(nsarm_train, micro_folder, photos, tmp_path):

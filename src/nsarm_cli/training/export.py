@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.interface import Sampling
+from nsarm_cli.training.atomic import write_text_atomically
 from nsarm_cli.training.card import CARD_FILE, model_card
 from nsarm_cli.training.config import Stage2Config
 from nsarm_cli.training.lora import ADAPTER_FILE, adapt, merge
@@ -69,7 +70,7 @@ def export(
     parameters = sum(parameter.numel() for parameter in model.parameters())
     name = repo or out.resolve().name
     card = model_card(run, config, name, parameters, _FORMATS[dtype])
-    (out / CARD_FILE).write_text(card, encoding="utf-8")
+    write_text_atomically(card, out / CARD_FILE)
     copy_text(run, out)
 
 

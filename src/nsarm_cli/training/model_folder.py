@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from nsarm_cli.training.atomic import write_text_atomically
 from nsarm_cli.training.checkpoint import save_atomically
 from nsarm_cli.weights.folder import CONFIG_FILE, AnyConfig, AnyModel
 from nsarm_cli.weights.shards import WEIGHTS_FILE
@@ -24,12 +25,20 @@ def write_model(model: AnyModel, folder: Path, config: AnyConfig | None = None) 
 
 
 def write_weights(weights: Mapping[str, Tensor], config: AnyConfig, folder: Path) -> None:
-    """Write a model that is not at hand as a module."""
+    """Write a model that is not at hand as a module.
+
+    Raises:
+        ConfigError: the folder cannot be written.
+    """
     save_atomically(weights, folder / WEIGHTS_FILE, {"format": "pt"})
     write_configuration(config, folder)
 
 
 def write_configuration(config: AnyConfig, folder: Path) -> None:
-    """Write the configuration alone, for a folder that holds what belongs to another's weights."""
+    """Write the configuration alone, for a folder that holds what belongs to another's weights.
+
+    Raises:
+        ConfigError: the folder cannot be written; an old configuration is as it was.
+    """
     text = json.dumps({"family": config.family, "config": config.to_dict()}, indent=2)
-    (folder / CONFIG_FILE).write_text(text + "\n", encoding="utf-8")
+    write_text_atomically(text + "\n", folder / CONFIG_FILE)

@@ -30,8 +30,8 @@ def read_config(kind: type[Config], source: str | Path) -> Config:
     says nothing.
 
     Raises:
-        ConfigError: no such file or preset, not TOML, an unknown key, a wrong type, or bases in a
-            circle.
+        ConfigError: no such file or preset, one that cannot be read, not TOML, an unknown key, a
+            wrong type, or bases in a circle.
     """
     path = _find(source)
     try:
@@ -57,6 +57,10 @@ def _values(kind: type[RunConfig], path: Path, above: frozenset[Path]) -> dict[s
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"is not valid TOML ({error}); correct it") from error
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read ({error.strerror or error}); check its rights"
+        ) from error
     base = table.pop("base", None)
     values = _checked_values(kind, table)
     if base is None:
