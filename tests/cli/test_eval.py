@@ -73,6 +73,20 @@ def test_a_second_run_makes_no_output_again_and_another_seed_is_refused(
     assert evaluate("--dataset", pictures, "--seed", 7, "--overwrite").code == 0
 
 
+def test_an_input_that_changed_is_enlarged_again_and_no_other(
+    evaluate, pictures, resolver, tmp_path
+):
+    evaluate("--dataset", pictures)
+    before, windows = results(tmp_path)["sets"][0]["methods"], len(resolver.batches)
+    (pictures / "lr" / "a.png").write_bytes((pictures / "lr" / "b.png").read_bytes())
+    (pictures / "gt" / "a.png").write_bytes((pictures / "gt" / "b.png").read_bytes())
+    assert evaluate("--dataset", pictures).code == 0
+    after = results(tmp_path)["sets"][0]["methods"]
+    assert len(resolver.batches) == windows + windows // 3
+    ours = after["nsarm-nano"]["pictures"]
+    assert ours["a"] == ours["b"] == before["nsarm-nano"]["pictures"]["b"]
+
+
 def test_other_methods_stand_beside_with_differences(evaluate, pictures, make_outputs, tmp_path):
     good, bad = make_outputs("good", pictures, 1), make_outputs("bad", pictures, 40)
     done = evaluate(

@@ -7,7 +7,7 @@ from threading import Barrier, Thread
 import pytest
 import torch
 
-from nsarm_cli.errors import ConfigError
+from nsarm_cli.errors import ConfigError, ImageError
 from nsarm_cli.evaluation import runner
 from nsarm_cli.evaluation.journal import Journal
 from nsarm_cli.evaluation.measures import own_measures
@@ -15,6 +15,7 @@ from nsarm_cli.evaluation.methods import BicubicMethod, FolderMethod, ModelMetho
 from nsarm_cli.evaluation.pictures import find_set
 from nsarm_cli.evaluation.protocol import Protocol
 from nsarm_cli.evaluation.ranks import Ranks, local_device, ranks_of_environment
+from nsarm_cli.imaging.files import read_image
 
 NATIVE = Protocol.NATIVE
 
@@ -144,7 +145,69 @@ def test_a_models_outputs_are_kept_and_not_made_again(pictures, tmp_path):
     with pytest.raises(ConfigError, match="were made with another seed"):
         prepare(tmp_path / "m", {"seed": 1}, overwrite=False)
     prepare(tmp_path / "m", {"seed": 1}, overwrite=True)
-    assert list((tmp_path / "m").glob("*.png")) == []
+    assert [path.name for path in (tmp_path / "m").iterdir()] == ["settings.json"]
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A model that says which pictures it has enlarged, and its folder."""
+    made = []
+
+    def enlarge(image, item):
+        made.append(item.name)
+        return image.resize((4 * image.width, 4 * image.height))
+
+    prepare(tmp_path / "m", {"seed": 0}, overwrite=False)
+    return ModelMethod("m", "a model", tmp_path / "m", enlarge), made
+
+
+def test_an_output_is_taken_only_for_the_input_that_it_was_made_from(pictures, model):
+    method, made = model
+    item, other = pictures.items[:2]
+    first, second = read_image(item.lr), read_image(other.lr)
+    method.output(item, first)
+    changed = method.output(item, second)
+    assert made == ["a", "a"]
+    assert changed == second.resize(changed.size)
+    assert method.output(item, second) == changed
+    assert made == ["a", "a"]
+    larger = second.resize((2 * second.width, 2 * second.height))  # another protocol's input
+    assert method.output(item, larger).width == 8 * second.width
+    assert made == ["a", "a", "a"]
+
+
+def test_an_output_without_a_whole_record_is_made_again(pictures, model):
+    method, made = model
+    item = pictures.items[0]
+    given = read_image(item.lr)
+    method.output(item, given)
+    record = method.folder / "a.png.json"
+    for content in (None, b"", b'{"size": [24', b"[]", b"\xff"):
+        record.unlink()
+        if content is not None:
+            record.write_bytes(content)
+        method.output(item, given)
+    assert made == ["a"] * 6
+    (method.folder / "a.png").unlink()
+    method.output(item, given)
+    assert made == ["a"] * 7
+
+
+def test_an_output_that_could_not_be_written_leaves_no_record(pictures, model, monkeypatch):
+    method, made = model
+    item, other = pictures.items[:2]
+    method.output(item, read_image(item.lr))
+
+    def refuse(*_, **__):
+        raise ImageError("a.png: the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("nsarm_cli.evaluation.kept.write_image", refuse)
+        with pytest.raises(ImageError, match="the disk is full"):
+            method.output(item, read_image(other.lr))
+    assert list(method.folder.glob("*.json")) == [method.folder / "settings.json"]
+    method.output(item, read_image(item.lr))
+    assert made == ["a"] * 3
 
 
 def test_a_methods_folder_may_have_one_folder_per_set(pictures, make_outputs, tmp_path):

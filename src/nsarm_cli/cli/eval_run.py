@@ -164,8 +164,9 @@ class Run:
     def _write(self, report: "Report", methods: "list[list[Method]]") -> None:
         """Write the report's files."""
         from nsarm_cli.evaluation.cases import collect
+        from nsarm_cli.evaluation.kept import write
         from nsarm_cli.evaluation.page import page
-        from nsarm_cli.evaluation.results import as_csv, as_json, as_parquet, to_text, write
+        from nsarm_cli.evaluation.results import as_csv, as_json, as_parquet, to_text
 
         table = as_parquet(report) if self.parquet else None
         cases = {

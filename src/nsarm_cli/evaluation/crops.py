@@ -18,9 +18,9 @@ from PIL import Image
 from nsarm_cli.degradation import RECIPES, degrade
 from nsarm_cli.degradation.draws import uniform
 from nsarm_cli.errors import ConfigError, ImageError
+from nsarm_cli.evaluation.kept import write
 from nsarm_cli.evaluation.photographs import Photographs, Reader
 from nsarm_cli.evaluation.pictures import MANIFEST, PictureSet, find_set, pixel_digest
-from nsarm_cli.evaluation.results import write
 from nsarm_cli.imaging.files import read_image, write_image
 from nsarm_cli.imaging.tensors import to_image, to_tensor
 from nsarm_cli.runtime import window_generator

@@ -9,9 +9,9 @@ from typing import Protocol as Interface
 from PIL import Image
 
 from nsarm_cli.errors import ConfigError
-from nsarm_cli.evaluation import protocol
+from nsarm_cli.evaluation import kept, protocol
 from nsarm_cli.evaluation.pictures import Item, PictureSet, match_outputs
-from nsarm_cli.imaging.files import read_image, write_image
+from nsarm_cli.imaging.files import read_image
 
 SETTINGS = "settings.json"
 
@@ -91,6 +91,8 @@ class BicubicMethod:
 class ModelMethod:
     """A model that runs here; its outputs are kept, so that a run can go on.
 
+    An output is taken again only for the very input that it was made from.
+
     Attributes:
         name: in tables.
         note: what it is.
@@ -104,12 +106,12 @@ class ModelMethod:
     enlarge: Callable[[Image.Image, Item], Image.Image]
 
     def output(self, item: Item, given: Image.Image) -> Image.Image:
-        """Read the output of an earlier run, or make it."""
-        path = self.folder / f"{item.name}.png"
-        if path.is_file():
+        """Read the output that an earlier run made from this input, or make it."""
+        path, origin = self.folder / f"{item.name}.png", kept.origin_of(given)
+        if kept.is_kept(path, origin):
             return read_image(path)
         picture = self.enlarge(given, item)
-        write_image(picture, path, overwrite=True)
+        kept.keep(picture, path, origin)
         return picture
 
 
@@ -143,7 +145,7 @@ def prepare(folder: Path, settings: Mapping[str, object], *, overwrite: bool) ->
             "another folder with -o, or pass --overwrite to make them again"
         )
     for file in made:
-        file.unlink()
+        kept.remove(file)
     folder.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text, "utf-8")

@@ -3,15 +3,12 @@
 import csv
 import io
 import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
-from nsarm_cli.errors import ConfigError, ImageError
+from nsarm_cli.errors import ConfigError
 from nsarm_cli.evaluation.measures import Measure, Missing
 from nsarm_cli.evaluation.robustness import Robustness, Score, greatest_gains, robustness
 from nsarm_cli.evaluation.runner import SetResult
@@ -221,28 +218,6 @@ def as_parquet(report: Report) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_arrays(arrays, names=header), buffer)
     return bytes(buffer.getvalue())
-
-
-def write(content: str | bytes, path: Path) -> None:
-    """Write a file so that it is whole or as it was before.
-
-    Raises:
-        ImageError: it cannot be written.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".nsarm-{secrets.token_hex(8)}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ImageError(
-            f"{path}: cannot be written ({error.strerror}); choose another folder with -o"
-        ) from error
 
 
 def to_text(document: Mapping[str, Any]) -> str:
