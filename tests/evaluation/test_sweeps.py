@@ -1,10 +1,12 @@
 """Sweeps: damage that grows, inputs that are kept, and means over the pictures."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from nsarm_cli.errors import ConfigError
+from nsarm_cli.errors import ConfigError, ImageError
 from nsarm_cli.evaluation.curves import figure
 from nsarm_cli.evaluation.extra_page import sweeps_section
 from nsarm_cli.evaluation.pictures import find_set
@@ -53,6 +55,35 @@ def test_inputs_are_written_once_and_references_stay(make_set, tmp_path):
     first, second = (np.asarray(Image.open(i.lr), float) for i in found.items[:2])
     plain = [np.asarray(Image.open(i.lr), float) for i in pictures.items[:2]]
     assert np.abs((first - plain[0]) - (second - plain[1])).mean() > 5  # noise of its own
+
+
+def test_only_a_changed_picture_is_damaged_again_and_the_folder_may_be_refused(make_set, tmp_path):
+    def changed():
+        made = damaged(find_set(folder), SWEEPS["noise"], 20.0, tmp_path / "sweeps")
+        content = {item.name: item.lr.read_bytes() for item in made.items}
+        return content, {item.name: item.lr.stat().st_mtime_ns for item in made.items}
+
+    folder = make_set()
+    before, times = changed()
+    (folder / "lr" / "b.png").write_bytes((folder / "lr" / "a.png").read_bytes())
+    after, times_after = changed()
+    assert after["b"] != before["b"]
+    assert [name for name in times if times_after[name] != times[name]] == ["b"]
+    (tmp_path / "sweeps" / "pictures-noise-20" / "c.png.json").unlink()  # as older runs left it
+    again, times_again = changed()
+    assert again == after
+    assert [name for name in times if times_again[name] != times_after[name]] == ["c"]
+    (tmp_path / "file").touch()
+    with pytest.raises(ImageError, match="file.*cannot be written"):
+        damaged(find_set(folder), SWEEPS["blur"], 1.0, tmp_path / "file")
+
+
+def test_the_noise_of_a_picture_depends_on_its_name_and_not_on_its_neighbours(make_set, tmp_path):
+    pictures = find_set(make_set())
+    whole = damaged(pictures, SWEEPS["noise"], 20.0, tmp_path / "whole")
+    last = replace(pictures, items=pictures.items[2:])
+    (alone,) = damaged(last, SWEEPS["noise"], 20.0, tmp_path / "alone").items
+    assert alone.lr.read_bytes() == whole.items[2].lr.read_bytes()
 
 
 def test_means_are_over_pictures_and_a_method_may_lack_a_strength():

@@ -8,6 +8,7 @@ Strength 0 is the set itself. Damage is added to the inputs, whose sizes stay as
 * downscale: reduced and enlarged again by Pillow's bicubic; the strength is the factor less 1.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +22,10 @@ from nsarm_cli.degradation.jpeg import jpeg_round_trip
 from nsarm_cli.degradation.kernels import anisotropic_kernel, filter2d
 from nsarm_cli.degradation.noise import gaussian_noise
 from nsarm_cli.errors import ConfigError
+from nsarm_cli.evaluation import kept
 from nsarm_cli.evaluation.pictures import PictureSet
 from nsarm_cli.evaluation.robustness import Row, Score
-from nsarm_cli.imaging.files import read_image, write_image
+from nsarm_cli.imaging.files import read_image
 from nsarm_cli.imaging.tensors import to_image, to_tensor
 from nsarm_cli.runtime import window_generator
 
@@ -121,10 +123,9 @@ def choose_sweeps(text: str) -> list[Sweep]:
 
 
 def damaged(picture_set: PictureSet, sweep: Sweep, strength: float, folder: Path) -> PictureSet:
-    """Write the inputs of a set under damage, where they are not yet.
+    """Write the inputs of a set under damage, but those that are there from the same pictures.
 
-    Every picture has the same damage whatever the others are: its noise is drawn from its name's
-    place in the set.
+    Every picture has the same damage whatever the others are: its noise is drawn from its name.
 
     Args:
         picture_set: whose references and captions stay.
@@ -140,15 +141,20 @@ def damaged(picture_set: PictureSet, sweep: Sweep, strength: float, folder: Path
     """
     name = f"{picture_set.name}-{sweep.name}-{strength:g}"
     items = []
-    (folder / name).mkdir(parents=True, exist_ok=True)
-    for number, item in enumerate(picture_set.items):
-        path = folder / name / f"{item.name}.png"
-        if not path.is_file():
-            rng = window_generator(0, number)
-            write_image(sweep.apply(read_image(item.lr), strength, rng), path, overwrite=True)
+    kept.make_folder(folder / name)
+    for item in picture_set.items:
+        path, source = folder / name / f"{item.name}.png", read_image(item.lr)
+        origin = {**kept.origin_of(source), sweep.name: strength}
+        if not kept.is_kept(path, origin):
+            kept.keep(sweep.apply(source, strength, _generator(item.name)), path, origin)
         items.append(replace(item, lr=path))
-    source = f"{picture_set.source}, inputs with {sweep.name} of {strength:g} ({sweep.unit})"
-    return PictureSet(name, tuple(items), source)
+    described = f"{picture_set.source}, inputs with {sweep.name} of {strength:g} ({sweep.unit})"
+    return PictureSet(name, tuple(items), described)
+
+
+def _generator(name: str) -> torch.Generator:
+    digest = hashlib.sha256(name.encode()).digest()
+    return window_generator(0, int.from_bytes(digest[:8], "big"))
 
 
 def summarise_sweep(
