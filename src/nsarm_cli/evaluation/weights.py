@@ -8,11 +8,13 @@ nothing whose digest it does not know, of pickles only arrays, and writes safete
 
 import hashlib
 import io
+import lzma
 import os
 import pickle
 import secrets
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -27,6 +29,16 @@ from nsarm_cli.errors import WeightsError
 
 _LARGEST = 1 << 27
 """Most bytes of a file that is looked into; the largest source has half of that."""
+
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,  # a damaged member
+    lzma.LZMAError,  # likewise
+    RuntimeError,  # a member under a password
+)
 
 
 @dataclass(frozen=True)
@@ -226,7 +238,7 @@ def _contents(path: Path) -> Iterator[bytes]:
         elif tarfile.is_tarfile(path):
             with tarfile.open(path) as tar:
                 yield from _members(tar, members)
-    except (OSError, tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+    except _UNREADABLE as error:
         reason = getattr(error, "strerror", None) or error
         raise WeightsError(f"{path}: cannot be read ({reason}); download it anew") from error
 
