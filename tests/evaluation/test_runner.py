@@ -2,12 +2,13 @@
 
 import json
 from dataclasses import replace
-from threading import Barrier, Thread
+from threading import Barrier, Thread, current_thread
 
 import pytest
 import torch
 
-from nsarm_cli.errors import ConfigError, ImageError
+from nsarm_cli.cli.eval_model import EvaluatedModel
+from nsarm_cli.errors import ConfigError, ImageError, NsarmError
 from nsarm_cli.evaluation import runner
 from nsarm_cli.evaluation.journal import Journal
 from nsarm_cli.evaluation.measures import own_measures
@@ -91,30 +92,99 @@ def test_the_batch_does_not_change_the_values(pictures, tmp_path):
         assert together.rows["bicubic"][name] == pytest.approx(row, rel=1e-9)
 
 
-def test_two_processes_share_the_work_and_both_get_all_of_it(pictures, tmp_path):
-    barrier, parts = Barrier(2), {}
+def in_two_processes(work):
+    """Call `work` with either process's ranks, in threads; give what each returned or raised."""
+    barrier, parts, found = Barrier(2), {}, {}
 
     class Pair(Ranks):
         def gather(self, part):
             parts[self.rank] = part
             barrier.wait(60)
-            return [parts[0], parts[1]]
+            given = [parts[rank] for rank in (0, 1) if parts[rank] is not None]
+            barrier.wait(60)
+            return given
 
-    results, calls = {}, {}
+    def one(rank):
+        try:
+            found[rank] = work(Pair(rank, 2))
+        except NsarmError as error:
+            found[rank] = error
 
-    def work(rank):
-        measures, calls[rank] = counted(own_measures())
-        results[rank] = run(pictures, tmp_path / "two", measures, batch=2, ranks=Pair(rank, 2))
-
-    threads = [Thread(target=work, args=(rank,)) for rank in (0, 1)]
+    threads = [Thread(target=one, args=(rank,)) for rank in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
+    return found
+
+
+def test_two_processes_share_the_work_and_both_get_all_of_it(pictures, tmp_path):
+    calls = {}
+
+    def work(ranks):
+        measures, calls[ranks.rank] = counted(own_measures())
+        return run(pictures, tmp_path / "two", measures, batch=2, ranks=ranks)
+
+    results = in_two_processes(work)
     alone = run(pictures, tmp_path / "one", batch=2)
     assert results[0].rows == results[1].rows == alone.rows
     assert [n for name, n in calls[0] if name == "ssim_y"] == [2, 1]
     assert [n for name, n in calls[1] if name == "ssim_y"] == [2]
+
+
+def test_only_the_first_process_prepares_a_models_folder_and_all_get_its_failure(
+    pictures, tmp_path, monkeypatch
+):
+    called = []
+
+    def watched(*arguments, **options):
+        called.append(current_thread())
+        prepare(*arguments, **options)
+
+    monkeypatch.setattr("nsarm_cli.evaluation.methods.prepare", watched)
+
+    def of_seed(seed, *, overwrite=False):
+        called.clear()
+        model = EvaluatedModel("m", None, seed, {"model": "m", "seed": seed})
+        return in_two_processes(
+            lambda ranks: model.methods(pictures, NATIVE, tmp_path, ranks, overwrite=overwrite)
+        )
+
+    found = of_seed(0)
+    assert len(called) == 1
+    assert [found[rank][0].name for rank in (0, 1)] == ["m", "m"]
+    (found[0][0].folder / "a.png").touch()
+    assert all("made with another seed" in str(error) for error in of_seed(1).values())
+    of_seed(1, overwrite=True)
+    assert len(called) == 1
+    assert [path.name for path in found[0][0].folder.iterdir()] == ["settings.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"seed": 0', b"[]", b"\xff\xfe"])
+def test_damaged_settings_count_as_others(content, tmp_path):
+    (tmp_path / "settings.json").write_bytes(content)
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ConfigError, match="made with another model, seed; choose"):
+        prepare(tmp_path, {"seed": 0, "model": "m"}, overwrite=False)
+    prepare(tmp_path, {"seed": 0, "model": "m"}, overwrite=True)
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"seed": 0, "model": "m"}
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_a_setting_that_is_gone_is_another(tmp_path):
+    prepare(tmp_path, {"seed": 0, "quantize": "int8"}, overwrite=False)
+    (tmp_path / "a.png").touch()
+    with pytest.raises(ConfigError, match="made with another quantize; choose"):
+        prepare(tmp_path, {"seed": 0}, overwrite=False)
+
+
+def test_what_the_disk_refuses_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ImageError, match="cannot be written"):
+        prepare(tmp_path / "file" / "m", {"seed": 0}, overwrite=False)
+    (tmp_path / "m" / "a.png").mkdir(parents=True)  # a folder cannot be unlinked
+    with pytest.raises(ImageError, match=r"a\.png: cannot be written"):
+        prepare(tmp_path / "m", {"seed": 0}, overwrite=True)
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch):
@@ -126,6 +196,17 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert local_device("cuda") == "cuda:3"
     assert local_device("cpu") == "cpu"
+    assert local_device("cuda:1") == "cuda:1"
+
+
+def test_each_process_has_a_gpu_of_its_own_where_no_device_was_asked_for(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    for has_gpus, device in ((True, "cuda:3"), (False, "auto")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda has_gpus=has_gpus: has_gpus)
+        assert local_device("auto") == device
+    monkeypatch.delenv("LOCAL_RANK")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert local_device("auto") == "auto"
 
 
 def test_a_models_outputs_are_kept_and_not_made_again(pictures, tmp_path):

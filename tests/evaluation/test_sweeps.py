@@ -74,7 +74,7 @@ def test_only_a_changed_picture_is_damaged_again_and_the_folder_may_be_refused(m
     assert again == after
     assert [name for name in times if times_again[name] != times_after[name]] == ["c"]
     (tmp_path / "file").touch()
-    with pytest.raises(ImageError, match="file.*cannot be written"):
+    with pytest.raises(ImageError, match=r"file.*cannot be written"):
         damaged(find_set(folder), SWEEPS["blur"], 1.0, tmp_path / "file")
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from nsarm_cli.evaluation.methods import Method
     from nsarm_cli.evaluation.pictures import Item, PictureSet
     from nsarm_cli.evaluation.protocol import Protocol
+    from nsarm_cli.evaluation.ranks import Ranks
     from nsarm_cli.pipeline import Upscaler
 
 
@@ -55,12 +57,21 @@ class EvaluatedModel:
     features: "Mapping[str, Tensor]" = field(default_factory=dict)
 
     def methods(
-        self, picture_set: "PictureSet", protocol: "Protocol", out: Path, *, overwrite: bool
+        self,
+        picture_set: "PictureSet",
+        protocol: "Protocol",
+        out: Path,
+        ranks: "Ranks",
+        *,
+        overwrite: bool,
     ) -> "list[Method]":
         """Make it a method for each kind of prompt, whose outputs are kept below a folder.
 
+        The first process prepares the folder while the others wait.
+
         Raises:
             ConfigError: the folder has outputs of other settings.
+            ImageError: the folder cannot be written.
         """
         from nsarm_cli.evaluation.methods import ModelMethod, prepare
 
@@ -68,15 +79,17 @@ class EvaluatedModel:
         root = out / "outputs" / f"{picture_set.name}-{protocol.value}"
         note = f"model {self.settings['model']}"
         if self.prompts is not Prompts.CAPTIONS:
-            prepare(root / self.name, self.settings, overwrite=overwrite)
-            found.append(ModelMethod(self.name, note, root / self.name, self._enlarge))
+            folder, settings = root / self.name, self.settings
+            ranks.first_alone(partial(prepare, folder, settings, overwrite=overwrite))
+            found.append(ModelMethod(self.name, note, folder, self._enlarge))
         if self.prompts is not Prompts.FIXED:
             name = captioned(self.name)
             captions = sorted((item.name, item.caption) for item in picture_set.items)
             digest = hashlib.sha256(json.dumps(captions).encode()).hexdigest()
-            prepare(root / name, self.settings | {"captions": digest}, overwrite=overwrite)
+            folder, settings = root / name, self.settings | {"captions": digest}
+            ranks.first_alone(partial(prepare, folder, settings, overwrite=overwrite))
             note += ", under the caption of each picture"
-            found.append(ModelMethod(name, note, root / name, self._enlarge_captioned))
+            found.append(ModelMethod(name, note, folder, self._enlarge_captioned))
         return found
 
     def _enlarge(self, image: "Image.Image", _: "Item") -> "Image.Image":

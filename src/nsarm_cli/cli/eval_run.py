@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,7 +112,7 @@ class Run:
         with Journal(self.out / "cache", ranks.rank) as journal:
             work = _Work(measures, journal, 1 if device.type == "cpu" else _GPU_BATCH, ranks)
             for (picture_set, protocol), other, score in zip(sets, others, scores, strict=True):
-                ours = self._ours(model, picture_set, protocol)
+                ours = self._ours(model, picture_set, protocol, ranks)
                 methods.append([*ours, BicubicMethod(), *other])
                 result = work.of(picture_set, methods[-1], protocol)
                 if fid is not None and ranks.is_first:
@@ -130,11 +131,15 @@ class Run:
         return Report(entries, measures, missing, self._facts(model, device), extra), methods
 
     def _ours(
-        self, model: "EvaluatedModel | None", picture_set: "PictureSet", protocol: "Protocol"
+        self,
+        model: "EvaluatedModel | None",
+        picture_set: "PictureSet",
+        protocol: "Protocol",
+        ranks: "Ranks",
     ) -> "list[Method]":
         if model is None:
             return []
-        return model.methods(picture_set, protocol, self.out, overwrite=self.overwrite)
+        return model.methods(picture_set, protocol, self.out, ranks, overwrite=self.overwrite)
 
     def _sweep(
         self,
@@ -151,13 +156,15 @@ class Run:
         picture_set, protocol = entry.result.picture_set, entry.result.protocol
         rows: list[Mapping[str, Rows]] = [entry.result.rows]
         for strength in sweep.strengths:
-            inputs = damaged(picture_set, sweep, strength, self.out / "sweeps")
+            make = partial(damaged, picture_set, sweep, strength, self.out / "sweeps")
+            work.ranks.first_alone(make)
+            inputs = make()
             others = [
                 FolderMethod.find(name, folder, inputs)
                 for name, folder in self.methods.items()
                 if (folder / inputs.name).is_dir()
             ]
-            ours = self._ours(model, inputs, protocol)
+            ours = self._ours(model, inputs, protocol, work.ranks)
             rows.append(work.of(inputs, [*ours, BicubicMethod(), *others], protocol).rows)
         return summarise_sweep(picture_set.name, sweep, score, rows)
 

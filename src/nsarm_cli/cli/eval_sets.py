@@ -1,12 +1,12 @@
 """Finding the sets that `nsarm eval` is asked for, by name or path."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from nsarm_cli.cli import console, eval_model
-from nsarm_cli.errors import ConfigError, ImageError, NsarmError, WeightsError
+from nsarm_cli.errors import ConfigError, ImageError, WeightsError
 
 if TYPE_CHECKING:
     from nsarm_cli.evaluation.crops import CropRule
@@ -56,7 +56,7 @@ def open_set(
         picture_set = _make_first(DIV2K, root, limit, ranks)
         chosen = Protocol.NATIVE  # the paper judges these at 1024, as they come
     elif known is not None:
-        _first_alone(ranks, lambda: _fetch(known, root))
+        ranks.first_alone(lambda: _fetch(known, root))
         picture_set = open_dataset(known, root, limit)
         chosen = Protocol.PAPER if protocol == AUTO else chosen
         places.append((find_folder(known, root) or root) / CAPTIONS)
@@ -116,17 +116,5 @@ def _make_first(rule: "CropRule", root: Path, limit: int | None, ranks: "Ranks")
 
             open_crops(rule, root, limit, on_picture=on_picture)
 
-    _first_alone(ranks, make)
+    ranks.first_alone(make)
     return open_crops(rule, root, limit)
-
-
-def _first_alone(ranks: "Ranks", work: Callable[[], None]) -> None:
-    """Let the first process do what is done once, while the others wait; all get its failure."""
-    problem: NsarmError | None = None
-    if ranks.is_first:
-        try:
-            work()
-        except NsarmError as error:
-            problem = error
-    if (problem := next(iter(ranks.gather(problem)), None)) is not None:
-        raise problem

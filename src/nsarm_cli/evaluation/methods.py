@@ -125,28 +125,31 @@ def prepare(folder: Path, settings: Mapping[str, object], *, overwrite: bool) ->
 
     Raises:
         ConfigError: there are outputs of other settings.
+        ImageError: the folder cannot be written.
     """
     path = folder / SETTINGS
-    text = json.dumps(settings, indent=1, sort_keys=True)
-    try:
-        before = path.read_text("utf-8")
-    except FileNotFoundError:
-        before = None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); remove it") from error
-    if before == text:
+    before = _read(path)
+    if before == settings:
         return
     made = sorted(folder.glob("*.png"))
     if made and not overwrite:
-        old = {} if before is None else json.loads(before)
-        changed = [k for k, v in json.loads(text).items() if old.get(k) != v]
+        keys = sorted(before.keys() | settings.keys())
+        changed = [key for key in keys if before.get(key) != settings.get(key)]
         raise ConfigError(
             f"{folder}: holds outputs that were made with another {', '.join(changed)}; choose "
             "another folder with -o, or pass --overwrite to make them again"
         )
     for file in made:
         kept.remove(file)
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
+    kept.write(json.dumps(settings, indent=1, sort_keys=True), path)
+
+
+def _read(path: Path) -> dict[str, object]:
+    """Read settings; what is missing or damaged says nothing, as if all had been otherwise."""
+    try:
+        found = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read ({error.strerror}); remove it") from error
+    return found if isinstance(found, dict) else {}

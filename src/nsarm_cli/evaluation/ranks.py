@@ -1,12 +1,15 @@
 """Several processes under `torchrun`: who does what, and how the parts come together again."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 import torch.distributed as dist
+
+from nsarm_cli.errors import NsarmError
 
 _T = TypeVar("_T")
 
@@ -40,6 +43,21 @@ class Ranks:
         dist.all_gather_object(parts, part)
         return [p for p in parts if p is not None]
 
+    def first_alone(self, work: Callable[[], object]) -> None:
+        """Let the first process do what is done once, while the others wait.
+
+        Raises:
+            NsarmError: the work failed; every process gets it.
+        """
+        problem: NsarmError | None = None
+        if self.is_first:
+            try:
+                work()
+            except NsarmError as error:
+                problem = error
+        if (problem := next(iter(self.gather(problem)), None)) is not None:
+            raise problem
+
 
 @contextmanager
 def ranks_of_environment() -> Iterator[Ranks]:
@@ -56,6 +74,7 @@ def ranks_of_environment() -> Iterator[Ranks]:
 
 
 def local_device(name: str) -> str:
-    """Give each process of a machine its own GPU where a kind of device was asked for."""
+    """Give each process of a machine its own GPU where GPUs, or no device, were asked for."""
     local = os.environ.get("LOCAL_RANK")
-    return f"cuda:{local}" if local is not None and name == "cuda" else name
+    takes_gpu = name == "cuda" or (name == "auto" and torch.cuda.is_available())
+    return f"cuda:{local}" if local is not None and takes_gpu else name
