@@ -15,7 +15,7 @@ from nsarm_cli.models.core.flex import FlexAttention
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.models.nsarm.transformation import BranchConfig, TransformationConfig
 from nsarm_cli.training.config import Stage1Config, Stage2Config, TokenizerConfig
-from nsarm_cli.training.economy import choose_attention, economise
+from nsarm_cli.training.economy import choose_attention, economise, let_caches_wait
 from nsarm_cli.training.initialise import initialise
 from nsarm_cli.training.runner import build_stage
 
@@ -129,6 +129,17 @@ def test_compiled_blocks_are_compiled_once_and_learn_the_same(micro_config, batc
     with torch.no_grad():  # validation samples with a cache, which is not compiled
         stage.validate([batch], tmp_path / "x.png")
     assert counter.frame_count == 1
+
+
+def test_a_cache_that_waits_elsewhere_changes_no_validation(micro, batch, tmp_path):
+    stage = build_stage(CONFIGS["stage2"], micro.eval(), CPU)
+    with torch.no_grad():
+        here = stage.validate([batch], tmp_path / "here.png")
+        let_caches_wait(stage.module)
+        assert micro.transformer.cache_home == CPU
+        there = stage.validate([batch], tmp_path / "there.png")
+    assert here == there
+    assert (tmp_path / "here.png").read_bytes() == (tmp_path / "there.png").read_bytes()
 
 
 def test_compiling_and_choosing_what_to_keep_exclude_each_other():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -161,6 +162,32 @@ def test_training_with_features_learns_what_it_would_with_the_encoder(
         assert nsarm_train("stage2", *given).code == 0
         learned.append(load_file(out / "model.safetensors"))
     assert all(torch.equal(tensor, learned[1][name]) for name, tensor in learned[0].items())
+
+
+def test_features_that_lack_what_a_run_will_ask_for_are_refused_before_it_begins(
+    features, captioned, texted_folder, write_settings, nsarm_train, tmp_path
+):
+    stored, others, out = tmp_path / "stored", tmp_path / "others", tmp_path / "run"
+    shutil.copytree(captioned, others)
+    (others / "3.txt").write_text("seen in validation alone")
+    features(captioned, stored)
+
+    def train(*options, **changes):
+        settings = write_settings(model=str(texted_folder), features=str(stored), **changes)
+        return nsarm_train(
+            "stage2", "--data", captioned, "--config", settings, "--out", out, *options
+        )
+
+    refused = train("--val", others)
+    assert refused.code == 6
+    assert "the caption 'seen in validation alone' of 3.png" in refused.err
+    assert "run nsarm train features again with the pictures of --val as --data" in refused.err
+    refused = train(prompt="another prompt")
+    assert (refused.code, "with it as --prompt" in refused.err) == (6, True)
+    assert not out.exists()
+
+    features(others, stored)
+    assert train("--val", others, steps=1).code == 0
 
 
 def test_an_exported_model_with_text_runs_under_its_prompt_and_others(

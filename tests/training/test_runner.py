@@ -217,9 +217,12 @@ def test_a_damaged_checkpoint_and_one_of_another_stage_end_with_a_sentence(
     command = ("--data", photos, "--config", write_settings(steps=1), "--out", out)
     assert nsarm_train("stage1", *command).code == 0
 
+    records = [out / "training.toml", out / "run.json"]
+    before = [file.read_text() for file in records]
     other = nsarm_train("stage2", *command)
     assert other.code == 6
     assert "optimiser of another stage; use another --out folder" in other.err
+    assert [file.read_text() for file in records] == before
 
     (file,) = (out / "checkpoints").glob("*/*")
     file.write_bytes(b"damage")

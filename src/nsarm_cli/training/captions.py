@@ -44,7 +44,7 @@ class StoredFeatures:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._where: dict[str, Path] = {}
         self.width = 0
         for path in sorted(folder.glob("features-*.safetensors")):
@@ -74,8 +74,8 @@ class StoredFeatures:
             path = self._where.get(key_of(text))
             if path is None:
                 raise ConfigError(
-                    f"{self._folder}: has no features of the caption {text[:40]!r}; "
-                    "run nsarm train features on the same --data again"
+                    f"{self.folder}: has no features of the caption {text[:40]!r}; "
+                    "run nsarm train features again with its picture in --data"
                 )
             with safe_open(path, framework="pt") as file:
                 found.append(file.get_tensor(key_of(text)).float())

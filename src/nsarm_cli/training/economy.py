@@ -62,6 +62,13 @@ def economise(
             object.__setattr__(unit, "forward", _only_with_gradients(forward, plain))
 
 
+def let_caches_wait(module: nn.Module) -> None:
+    """Keep keys and values in the memory of the machine while a model samples for validation."""
+    for part in module.modules():
+        if isinstance(part, NextScaleTransformer):
+            part.cache_home = torch.device("cpu")
+
+
 def choose_attention(trained: nn.Module, attention: str, device: torch.device) -> None:
     """Let the passes of training go through the attention that the settings name.
 

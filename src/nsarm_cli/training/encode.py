@@ -5,7 +5,7 @@ many pictures share is encoded once, and a command that was stopped goes on wher
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,7 +15,7 @@ from nsarm_cli.errors import ConfigError, ImageError
 from nsarm_cli.training.captions import Encoder, StoredFeatures, key_of
 from nsarm_cli.training.checkpoint import save_atomically
 from nsarm_cli.training.listing import list_pictures, list_shard
-from nsarm_cli.training.patterns import Sources
+from nsarm_cli.training.patterns import Sources, find_sources
 from nsarm_cli.training.records import Record
 from nsarm_cli.training.spool import Spool
 
@@ -68,6 +68,40 @@ def encode_captions(
         raise ConfigError(
             f"{out}: cannot be written ({error.strerror}); choose another --out folder"
         ) from error
+
+
+def check_encoded(
+    stored: StoredFeatures, prompt: str, data: Mapping[str, Sequence[str]], *, short: bool
+) -> None:
+    """Refuse, before a run begins, features that lack what it will ask for.
+
+    Shards from elsewhere are not read for it.
+
+    Args:
+        stored: the features.
+        prompt: what a picture without a caption is given.
+        data: by the option that names them, pictures as `patterns.find_sources` takes them.
+        short: whether short captions may be asked for.
+
+    Raises:
+        ConfigError: a text was not encoded, or the pictures cannot be listed.
+    """
+    more = " --short" if short else ""
+    if prompt not in stored:
+        raise ConfigError(
+            f"{stored.folder}: has no features of the prompt {prompt[:40]!r}; run nsarm train "
+            "features again with it as --prompt"
+        )
+    for option, words in data.items():
+        sources = find_sources(words)
+        for record in [] if sources.streams else list_pictures(sources.paths).records:
+            for text in _texts_of(record, short=short):
+                if text not in stored:
+                    raise ConfigError(
+                        f"{stored.folder}: has no features of the caption {text[:40]!r} of "
+                        f"{record.name}; run nsarm train features again with the pictures of "
+                        f"{option} as --data{more}"
+                    )
 
 
 def _encode(
@@ -149,15 +183,19 @@ def _texts(sources: Sources, prompt: str, *, short: bool) -> Iterator[str]:
     """What training may ask for."""
     yield prompt
     for record in _records(sources):
-        try:
-            captions = record.captions()
-        except ImageError as error:
-            _log.warning("left out: %s", error)
-            continue
-        if captions.long or captions.short:
-            yield captions.long or captions.short
-        if short and captions.short:
-            yield captions.short
+        yield from _texts_of(record, short=short)
+
+
+def _texts_of(record: Record, *, short: bool) -> Iterator[str]:
+    try:
+        captions = record.captions()
+    except ImageError as error:
+        _log.warning("left out: %s", error)
+        return
+    if captions.long or captions.short:
+        yield captions.long or captions.short
+    if short and captions.short:
+        yield captions.short
 
 
 def _records(sources: Sources) -> Iterator[Record]:

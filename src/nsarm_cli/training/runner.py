@@ -29,7 +29,8 @@ from nsarm_cli.training.config import (
 )
 from nsarm_cli.training.decoder import DecoderStage
 from nsarm_cli.training.distributed import Ranks, part_of_batch
-from nsarm_cli.training.economy import choose_attention, economise
+from nsarm_cli.training.economy import choose_attention, economise, let_caches_wait
+from nsarm_cli.training.encode import check_encoded
 from nsarm_cli.training.feed import training_batches, validation_batches
 from nsarm_cli.training.initialise import initialise
 from nsarm_cli.training.loop import Progress, run
@@ -93,12 +94,16 @@ def train(
     stage = prepare_stage(config, model, ranks.device)
     choose_attention(stage.trained, config.attention, ranks.device)
     economise(stage.trained, config.recompute, compiled=config.compile)
+    if config.offload:
+        let_caches_wait(stage.module)
     batches = training_batches(config, model.config, data, ranks.device, part, poor=poor)
     fixed = validation_batches(config, model.config, validation, ranks.device, part)
-    tracker = open_tracker(config.tracker, out, dataclasses.asdict(config))
+    _check_features(config, data, validation, ranks)
+    stepper = Stepper(stage, config, out, ranks)
+    # After it has resumed: what a refused command was given is not what the run was made from.
     if ranks.is_first:
         record.begin(out, config, format_config(config), [*data, *poor], validation)
-    stepper = Stepper(stage, config, out, ranks)
+    tracker = open_tracker(config.tracker, out, dataclasses.asdict(config))
 
     def note_and_report(progress: Progress) -> None:
         if ranks.is_first and progress.validation is not None:
@@ -238,6 +243,26 @@ def _encoder(config: BitsConfig, device: torch.device) -> Encoder | None:
         dtype = PRECISIONS[config.precision]
         return TextEncoder.load(Path(config.text_encoder), device, dtype, resident=True)
     return None
+
+
+def _check_features(
+    config: RunConfig, data: Sequence[str], validation: Sequence[str], ranks: Ranks
+) -> None:
+    """Refuse stored features that lack a caption; found late, it would cost what was learned."""
+    if not isinstance(config, BitsConfig) or not config.features:
+        return
+    fault = ""
+    if ranks.is_first:
+        stored, words = StoredFeatures(Path(config.features)), {"--data": data}
+        if validation:
+            words["--val"] = validation
+        try:
+            check_encoded(stored, config.prompt, words, short=config.short_captions > 0)
+        except ConfigError as error:
+            fault = str(error)
+    fault = ranks.share(fault)
+    if fault:
+        raise ConfigError(fault)
 
 
 def _perceptual(config: RunConfig, device: torch.device) -> PerceptualDistance | None:
