@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import shutil
 
 import pytest
 import torch
@@ -192,6 +193,46 @@ def test_what_was_good_is_saved_before_a_run_stops(tmp_path):
     well = Toy()
     assert train(well, settings(), tmp_path)[0] == 4
     assert well.seen == [2, 3]
+
+
+def test_a_run_that_diverged_leaves_the_checkpoint_before_it_to_go_on_from(tmp_path):
+    few = settings(keep=1)
+    train(Toy(), few, tmp_path, should_stop=lambda: True)
+    with pytest.raises(TrainingDivergedError) as caught:
+        train(Toy("loss", at=2), few, tmp_path)
+    here = tmp_path / "checkpoints" / "step-00000002"
+    assert f"the same would happen again, so remove {here} to go on from before" in str(
+        caught.value
+    )
+    assert 'precision = "fp32"' not in str(caught.value)  # it is that already
+
+    shutil.rmtree(here)
+    well = Toy()
+    assert train(well, few, tmp_path)[0] == 4
+    assert well.seen == [1, 2, 3]
+
+
+def test_an_average_that_begins_later_begins_with_the_weights_of_that_moment(tmp_path):
+    train(Toy(), settings(steps=3), tmp_path)
+    stage = Toy()
+    start = state(stage)["one.weight"]
+    stepper = Stepper(stage, settings(ema=0.9), tmp_path, Ranks())
+    now = state(stage)["one.weight"]
+    assert stepper.step == 3
+    assert not torch.equal(now, start)
+    assert torch.equal(stepper.weights(stage.module, averaged=True)["one.weight"], now)
+
+
+def test_a_validation_goes_through_the_parts_of_a_step(tmp_path):
+    class Counts(Toy):
+        def validate(self, batches, pictures):
+            self.sizes = [len(batch.hr) for batch in batches]
+            return {"count": 1.0}
+
+    stage = Counts()
+    stepper = Stepper(stage, settings(batch=4, accumulate=2), tmp_path, Ranks())
+    stepper.validate([Batch(torch.rand(4, 3, 4, 4), None)] * 2, None)
+    assert stage.sizes == [2, 2, 2, 2]
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(tmp_path):

@@ -81,6 +81,23 @@ def test_offloading_moves_what_waits_for_the_backward_pass(micro_config):
         assert passing.activations < here.policies[policy].activations
 
 
+def test_a_validation_holds_the_keys_and_values_of_one_part(micro, micro_config):
+    def beside_the_state(**changes):
+        plan = plan_of(dataclasses.replace(SETTINGS, **changes), micro_config, policies=("none",))
+        return plan.validation - plan.state.frozen - plan.state.split
+
+    cache = micro.transformer.allocate_cache(8, micro_config.schedule)
+    held = cache.keys.nbytes + cache.values.nbytes
+    whole, parts = beside_the_state(), beside_the_state(accumulate=4)
+    assert whole > held
+    assert whole - parts >= held * 3 / 4
+    assert beside_the_state(offload=True) < whole
+    first = plan_of(
+        Stage1Config(crop=64, batch=8, precision="fp32"), micro_config, policies=("none",)
+    )
+    assert first.validation - first.state.frozen - first.state.split < whole
+
+
 def test_low_ranks_learn_little_and_keep_the_rest_in_bf16(micro_config):
     pytest.importorskip("peft")
     config = dataclasses.replace(SETTINGS, lora=2, precision="bf16")
@@ -142,6 +159,7 @@ def test_a_dry_run_for_other_machines_says_what_would_fit(nsarm_train, write_set
     assert "does not fit into 0.00391 GiB" in done.out
     assert "accumulate = " in done.out
     assert "each process receives" in done.out
+    assert "a validation needs 0.0" in done.out
 
     wrong = nsarm_train("stage1", "--config", settings, "--dry-run", "--memory", "much")
     assert wrong.code == 5

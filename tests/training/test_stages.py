@@ -125,7 +125,7 @@ def test_validation_gives_finite_figures_and_a_picture(name, precision, micro, b
     assert figures
     assert all(math.isfinite(value) for value in figures.values())
     with Image.open(tmp_path / "shown.png") as shown:
-        assert shown.width == 2 * 64
+        assert shown.width == 4 * 64  # two batches of two
         assert shown.height % 64 == 0
 
 

@@ -8,7 +8,7 @@ import torch
 
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.training import trackers
-from nsarm_cli.training.grid import write_grid
+from nsarm_cli.training.grid import Gallery
 from nsarm_cli.training.loop import Progress
 from nsarm_cli.training.pace import Pace
 from nsarm_cli.training.trackers import Careful, Nowhere, TensorBoard, open_tracker
@@ -17,7 +17,9 @@ from nsarm_cli.training.watch import Watch
 
 @pytest.fixture
 def picture(tmp_path):
-    write_grid([torch.zeros(2, 3, 4, 4)], tmp_path / "grid.png")
+    gallery = Gallery()
+    gallery.show(torch.zeros(2, 3, 4, 4))
+    gallery.write(tmp_path / "grid.png")
     return tmp_path / "grid.png"
 
 

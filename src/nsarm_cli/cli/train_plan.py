@@ -114,6 +114,7 @@ def _table(plan: "Plan") -> Table:
     table.add_row("activations", *[_gib(p.activations) for p in plan.policies.values()])
     table.add_section()
     table.add_row("worst moment", *[_gib(p.total) for p in plan.policies.values()])
+    table.add_row("a validation", *[_gib(plan.validation)] * len(plan.policies))
     table.add_row("computed twice", *[f"{p.again:.0%}" for p in plan.policies.values()])
     return table
 
@@ -127,6 +128,12 @@ def _say_verdict(plan: "Plan", settings: "RunConfig", limit: int) -> None:
         f"{'fits' if fits else 'does not fit'} into {_gib(limit)} GiB, of which "
         f"{_USABLE:.0%} count as usable"
     )
+    if plan.validation > usable:
+        waits = "" if settings.offload else ", set offload = true"
+        console.result(
+            f"a validation needs {_gib(plan.validation)} GiB and does not fit; leave --val out"
+            f"{waits}, or raise accumulate"
+        )
     if fits:
         return
     for policy, passing in plan.policies.items():

@@ -27,6 +27,12 @@ class MovingAverage:
         self._decay = decay
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Begin again with the parameters as they are now."""
+        for name, value in self.values.items():
+            _local(value).copy_(_local(self._parameters[name]))
+
+    @torch.no_grad()
     def update(self, step: int) -> None:
         """Take in the parameters after update number `step`, counted from 1."""
         weight = 1 - min(self._decay, (1 + step) / (10 + step))

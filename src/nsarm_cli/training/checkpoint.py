@@ -55,21 +55,28 @@ class Checkpoints:
         self._ranks = ranks
         self._writing: Future[Any] | None = None
         self._step = 0
+        self._prunes = True
         # With one process there is nobody to talk to, as intended.
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
 
-    def save(self, tensors: Mapping[str, Tensor], step: int) -> None:
+    def save(self, tensors: Mapping[str, Tensor], step: int, *, prune: bool = True) -> None:
         """Begin to write; the tensors may change as soon as this returns.
+
+        Args:
+            tensors: by name.
+            step: updates that they have had.
+            prune: remove the oldest checkpoints when it is on the disk.
 
         Raises:
             ConfigError: too little space, or the save before this one failed.
         """
         self.finish()
-        if self._ranks.share(self._place(step).exists()):
+        if self._ranks.share(self.place(step).exists()):
             return
         self._check_space(tensors)
         state = {**tensors, "step": torch.tensor(step)}
         self._step = step
+        self._prunes = prune
         writer = HuggingFaceStorageWriter(str(self._unfinished(step)), save_distributed=True)
         future = async_save(state, storage_writer=writer, process_group=self._ranks.files)
         assert isinstance(future, Future)  # noqa: S101  (only other stagers give more)
@@ -97,9 +104,10 @@ class Checkpoints:
         try:
             writing.result()
             if self._ranks.is_first:
-                unfinished.replace(self._place(self._step))
+                unfinished.replace(self.place(self._step))
                 _sync(self.folder)
-                self._prune()
+                if self._prunes:
+                    self._prune()
         except (OSError, SafetensorError, CheckpointException, RuntimeError) as failure:
             if self._ranks.is_first:
                 _remove(unfinished)
@@ -107,12 +115,16 @@ class Checkpoints:
             if is_loss_of_contact(error):
                 raise error from None
             raise ConfigError(
-                f"{self._place(self._step)}: cannot be written ({_reason(error)}); "
+                f"{self.place(self._step)}: cannot be written ({_reason(error)}); "
                 "free space or use another --out folder"
             ) from failure
 
-    def resume(self, tensors: Mapping[str, Tensor]) -> int:
-        """Load the newest checkpoint into tensors and return its step; 0 when there is none.
+    def resume(self, tensors: Mapping[str, Tensor]) -> tuple[int, frozenset[str]]:
+        """Load the newest checkpoint into tensors.
+
+        Returns:
+            Its step, and names of the tensors of an average that it does not have, which stay as
+            they are; 0 and all names when there is no checkpoint.
 
         Raises:
             ConfigError: it is damaged or belongs to another model or stage.
@@ -127,7 +139,7 @@ class Checkpoints:
                     f"{self._run / _OLD}: was written by an older nsarm, which kept checkpoints "
                     f"otherwise; start from its model with --model {self._run} and another --out"
                 )
-            return 0
+            return 0, frozenset(tensors)
         step = torch.zeros((), dtype=torch.int64)
         reader = HuggingFaceStorageReader(str(path))
         try:
@@ -144,11 +156,15 @@ class Checkpoints:
                 f"{path}: is damaged or no checkpoint ({_reason(error)}); remove it to go on from "
                 "the one before, or use another --out folder"
             ) from error
-        return int(step)
+        return int(step), frozenset(tensors) - frozenset(wanted)
 
     def newest(self) -> Path | None:
         """The folder of the last whole checkpoint."""
         return max(self._entries(_STEP), key=_step_of, default=None)
+
+    def place(self, step: int) -> Path:
+        """The folder of the checkpoint of a step."""
+        return self.folder / f"step-{step:08d}"
 
     def _wanted(
         self, tensors: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, ...]], path: Path
@@ -200,9 +216,6 @@ class Checkpoints:
             return [path for path in self.folder.iterdir() if pattern.fullmatch(path.name)]
         except OSError:
             return []
-
-    def _place(self, step: int) -> Path:
-        return self.folder / f"step-{step:08d}"
 
     def _unfinished(self, step: int) -> Path:
         return self.folder / f".step-{step:08d}.tmp"

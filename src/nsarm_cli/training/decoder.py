@@ -23,7 +23,7 @@ from nsarm_cli.training.captions import resolver_of
 from nsarm_cli.training.config import DecoderConfig
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.discriminator import PatchDiscriminator
-from nsarm_cli.training.grid import write_grid
+from nsarm_cli.training.grid import Gallery
 from nsarm_cli.training.judge import Judge
 from nsarm_cli.training.labels import preliminary_targets
 from nsarm_cli.training.losses import preliminary_loss
@@ -123,12 +123,12 @@ class DecoderStage:
     def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
         """How good sampled pictures are; writes LR, SR and HR."""
         judge = Judge(self._perceptual, self._dists)
-        shown: list[Tensor] = []
+        gallery = Gallery()
         for number, batch in enumerate(batches):
             picture = self._model.decode(self._feature(batch, -1 - number))
             judge.compare(picture, batch.hr)
-            shown = shown or [lr_of(batch), picture, batch.hr]
-        write_grid(shown, pictures)
+            gallery.show(lr_of(batch), picture, batch.hr)
+        gallery.write(pictures)
         return judge.figures()
 
     def _feature(self, batch: Batch, step: int) -> Tensor:

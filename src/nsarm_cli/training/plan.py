@@ -10,11 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nsarm_cli.training.config import RunConfig
+from nsarm_cli.models.core.transformer import NextScaleTransformer
+from nsarm_cli.training.config import RunConfig, Stage1Config, TokenizerConfig
 from nsarm_cli.training.distributed import UNITS, Ranks, part_of_batch
 from nsarm_cli.training.rehearsal import BuildStage, Rehearsal, meta_stage, rehearse
 from nsarm_cli.training.step import Stage
-from nsarm_cli.weights.folder import AnyConfig
+from nsarm_cli.training.varsr_settings import VarsrStageConfig
+from nsarm_cli.weights.folder import FAMILIES, AnyConfig
 
 POLICIES = ("none", "selective", "full")
 """Values of `recompute`."""
@@ -77,6 +79,7 @@ class Plan:
         state: what a process keeps.
         gathered: bytes of the parameters and gradients that are whole while they compute.
         policies: by value of `recompute`.
+        validation: bytes of the process while it makes pictures of validation.
         received: bytes that a process receives per update.
         checkpoint: bytes of a checkpoint on the disk.
     """
@@ -90,6 +93,7 @@ class Plan:
     state: State
     gathered: int
     policies: dict[str, Passing]
+    validation: int
     received: int
     checkpoint: int
 
@@ -147,6 +151,7 @@ def make_plan(
         state,
         gathered,
         passings,
+        kept + gathered + _sampling(stage, config, model, samples),
         config.accumulate * received * (world - 1) // world,
         _bytes(_saved(stage, config)) + learned * _FLOAT32 * (3 if config.ema > 0 else 2),
     )
@@ -166,6 +171,36 @@ def _pass(
         for parameter in stage.trained.parameters():
             parameter.data = parameter.data.to(torch.bfloat16)
     return rehearse(stage, config, model, samples, recompute=policy)
+
+
+def _sampling(stage: Stage, config: RunConfig, model: AnyConfig, samples: int) -> int:
+    """Bytes of the cache and of what else is there while a stage makes pictures.
+
+    The tokenizer only reconstructs, which takes less than a step.
+    """
+    if isinstance(config, TokenizerConfig):
+        return 0
+    needs = FAMILIES[model.family].needs(model)
+    draws = not isinstance(config, Stage1Config)
+    guided = needs.guided and isinstance(config, VarsrStageConfig)
+    size = _BF16 if config.precision == "bf16" else _FLOAT32
+    most = 0
+    for moment in needs.moments:
+        copies = 1 if moment.single else samples * (2 if guided and moment.branched else 1)
+        if moment.cache and not draws:
+            continue
+        cache = _cache(stage, model, copies, waits=config.offload) if moment.cache else 0
+        most = max(most, cache + copies * (moment.plain * size + moment.wide * _FLOAT32))
+    return most
+
+
+def _cache(stage: Stage, model: AnyConfig, copies: int, *, waits: bool) -> int:
+    """Bytes on the device of the keys and values of so many windows."""
+    transformers = (m for m in stage.module.modules() if isinstance(m, NextScaleTransformer))
+    transformer = next(transformers)
+    cache = transformer.allocate_cache(copies, model.schedule)
+    whole = _bytes((cache.keys, cache.values))
+    return whole // len(transformer.blocks) if waits else whole
 
 
 def _state(stage: Stage, world: int, *, averaged: bool) -> State:

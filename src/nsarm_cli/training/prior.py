@@ -21,7 +21,7 @@ from nsarm_cli.training.bits import BitPrediction
 from nsarm_cli.training.captions import Conditions, Encoder
 from nsarm_cli.training.config import PriorConfig
 from nsarm_cli.training.data import Batch
-from nsarm_cli.training.grid import write_grid
+from nsarm_cli.training.grid import Gallery
 from nsarm_cli.training.judge import Judge
 from nsarm_cli.training.losses import bit_cross_entropy
 from nsarm_cli.training.stage2 import chances
@@ -57,7 +57,7 @@ class Prior:
     def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
         """Cross-entropy and accuracy per scale without flips; shows pictures drawn from nothing."""
         judge = Judge(None)
-        shown: list[Tensor] = []
+        gallery = Gallery()
         for batch in batches:
             logits, labels, schedule = self._predict(batch, None)
             values = self._bits.figures(logits, labels, schedule)
@@ -66,8 +66,8 @@ class Prior:
                 judge.note(name, float(value))
             picture = self._sample(batch, schedule)
             judge.look(picture)
-            shown = shown or [picture, batch.hr]
-        write_grid(shown, pictures)
+            gallery.show(picture, batch.hr)
+        gallery.write(pictures)
         return judge.figures()
 
     def _predict(self, batch: Batch, step: int | None) -> tuple[Tensor, Tensor, ScaleSchedule]:
@@ -100,7 +100,7 @@ class Prior:
             known=[],
             condition=transformer.prepare(self._conditions.of(batch, None)),
             rope=transformer.rope(schedule, device),
-            generators=[torch.Generator().manual_seed(i) for i in range(len(batch.hr))],
+            generators=batch.generators("sample"),
             sampling=config.sampling,
         )
         return self._model.decode(generated.feature)

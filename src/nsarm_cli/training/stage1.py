@@ -16,7 +16,7 @@ from nsarm_cli.models.nsarm import bsq
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.training.data import Batch
-from nsarm_cli.training.grid import write_grid
+from nsarm_cli.training.grid import Gallery
 from nsarm_cli.training.judge import Judge
 from nsarm_cli.training.labels import preliminary_targets
 from nsarm_cli.training.losses import preliminary_loss
@@ -45,15 +45,15 @@ class Stage1:
     def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
         """The loss, and how good a picture the first scales alone decode to, which is shown."""
         judge = Judge(self._perceptual)
-        shown: list[Tensor] = []
+        gallery = Gallery()
         for batch in batches:
             target, latents = self._encode(batch)
             judge.note("loss", float(self._error(target, latents)))
             codes = [bsq.quantise(r.float()) for r in self._model.transformation(latents)]
             picture = self._model.decode(self._pyramid.compose(codes))
             judge.compare(picture, batch.hr)
-            shown = shown or [lr_of(batch), picture, batch.hr]
-        write_grid(shown, pictures)
+            gallery.show(lr_of(batch), picture, batch.hr)
+        gallery.write(pictures)
         return judge.figures()
 
     def _encode(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,7 @@ from nsarm_cli.training.bits import BitPrediction
 from nsarm_cli.training.captions import Conditions, Encoder
 from nsarm_cli.training.config import Stage2Config
 from nsarm_cli.training.data import Batch
-from nsarm_cli.training.grid import write_grid
+from nsarm_cli.training.grid import Gallery
 from nsarm_cli.training.judge import Judge
 from nsarm_cli.training.losses import bit_cross_entropy
 from nsarm_cli.training.stage1 import check_crop, lr_of
@@ -60,7 +60,7 @@ class Stage2:
     def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
         """Cross-entropy and accuracy per scale without flips; samples pictures and shows them."""
         judge = Judge(self._perceptual)
-        shown: list[Tensor] = []
+        gallery = Gallery()
         for batch in batches:
             logits, labels = self._predict(batch, None)
             values = self._bits.figures(logits, labels, self._schedule)
@@ -69,8 +69,8 @@ class Stage2:
                 judge.note(name, float(value))
             picture = self._sample(batch)
             judge.compare(picture, batch.hr)
-            shown = shown or [lr_of(batch), picture, batch.hr]
-        write_grid(shown, pictures)
+            gallery.show(lr_of(batch), picture, batch.hr)
+        gallery.write(pictures)
         return judge.figures()
 
     def _predict(self, batch: Batch, step: int | None) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,7 @@ class Stage2:
         return self._bits.predict(forced, self._schedule, condition)
 
     def _sample(self, batch: Batch) -> Tensor:
-        generators = [torch.Generator().manual_seed(i) for i in range(len(batch.hr))]
+        generators = batch.generators("sample")
         return self._conditions.resolver().resolve(lr_of(batch), generators, Sampling())
 
 

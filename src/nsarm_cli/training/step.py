@@ -137,7 +137,9 @@ class Stepper:
         self._autocast = torch.autocast(
             ranks.device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"
         )
-        self.step = self.checkpoints.resume(self._state())
+        self.step, absent = self.checkpoints.resume(self._state())
+        if self.average is not None and any(name.startswith("average.") for name in absent):
+            self.average.restart()  # it was switched on after the checkpoint
         stage.module.eval()  # parts that are not trained work as when sampling, without dropout
 
     def advance(
@@ -196,8 +198,10 @@ class Stepper:
 
     def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
         """Figures on a fixed set, with the averaged weights where there are any."""
-        # Made before autocast begins, which would reach into the degradations.
-        fixed = [batch.to(self._ranks.device) for batch in batches]
+        # Made before autocast begins, which would reach into the degradations. In the parts of a
+        # step, so that a validation takes no more memory than sampling for one of them.
+        parts = self._config.accumulate
+        fixed = [p for batch in batches for p in batch.to(self._ranks.device).split(parts)]
         self._stage.trained.eval()
         averaged = contextlib.nullcontext() if self.average is None else self.average.in_place()
         with averaged, torch.no_grad(), self._autocast:
@@ -247,6 +251,7 @@ class Stepper:
 
     def _refuse(self, measured: Mapping[str, float]) -> None:
         """Save what was good, then raise."""
+        self.checkpoints.finish()  # it talks to the other processes, as what follows does
         faulty = [
             name
             for name, parameter in self.trained.items()
@@ -254,16 +259,20 @@ class Stepper:
         ]
         bad = list(dict.fromkeys(name for names in self._ranks.collect(faulty) for name in names))
         self._optimizer.zero_grad(set_to_none=True)
-        self.save()
+        # Without pruning: whoever lowers the learning rate needs the checkpoint before this one.
+        self.checkpoints.save(self._state(), self.step, prune=False)
         self.checkpoints.finish()
         where = f" and the gradient of {bad[0]} is not finite" if bad else ""
         more = f" (nor that of {len(bad) - 1} more tensors)" if len(bad) > 1 else ""
         terms = [n for n, v in measured.items() if n not in _MAIN and not math.isfinite(v)]
         part = f" through {terms[0]}" if terms else ""
+        here = self.checkpoints.place(self.step)
+        remedy = f"remove {here} to go on from before it with a lower lr"
+        if self._config.precision == "bf16":
+            remedy += ', or set precision = "fp32"'
         raise TrainingDivergedError(
             f"step {self.step}: the loss is {measured['loss']:g}{part}{where}{more}; nothing was "
-            f"updated and step {self.step} is saved, so lower lr or clip and run again to go on "
-            "from there"
+            f"updated and step {self.step} is saved, where the same would happen again, so {remedy}"
         )
 
 

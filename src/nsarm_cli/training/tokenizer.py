@@ -18,7 +18,7 @@ from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.training.config import TokenizerConfig
 from nsarm_cli.training.data import Batch
-from nsarm_cli.training.grid import write_grid
+from nsarm_cli.training.grid import Gallery
 from nsarm_cli.training.judge import Judge
 from nsarm_cli.training.perceptual import jitter
 from nsarm_cli.training.templates import grids_of_crop
@@ -64,16 +64,16 @@ class TokenizerStage:
         return loss, {name: value.detach() for name, value in values.items()}
 
     def validate(self, batches: Iterable[Batch], pictures: Path | None) -> dict[str, float]:
-        """How good reconstructions are; writes them over the originals."""
+        """How good reconstructions are; shows them over the originals."""
         judge = Judge(self._perceptual)
-        shown: list[Tensor] = []
+        gallery = Gallery()
         for batch in batches:
             latents = self._autoencoder.encode(batch.hr).float()
             feature, _ = self._quantise(latents, batch.ratio)
             picture = self._autoencoder.decode(feature).float()
             judge.compare(picture, batch.hr)
-            shown += [picture, batch.hr]
-        write_grid(shown[:8], pictures)
+            gallery.show(picture, batch.hr)
+        gallery.write(pictures)
         return judge.figures()
 
     def _quantise(self, latents: Tensor, ratio: float) -> tuple[Tensor, list[Tensor]]:

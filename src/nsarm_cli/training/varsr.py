@@ -22,7 +22,7 @@ from nsarm_cli.models.varsr.resolver import VarsrResolver
 from nsarm_cli.perceptual.lpips import PerceptualDistance
 from nsarm_cli.training.data import Batch
 from nsarm_cli.training.drop_path import DropPath
-from nsarm_cli.training.grid import write_grid
+from nsarm_cli.training.grid import Gallery
 from nsarm_cli.training.judge import Judge
 from nsarm_cli.training.stage1 import check_window, lr_of
 from nsarm_cli.training.varsr_losses import RefinerDraws, VarsrLosses, varsr_losses
@@ -75,7 +75,7 @@ class VarsrStage:
         """Both losses and the share of right tokens per scale; enlarges pictures and shows them."""
         self._drop_path.rest()
         judge = Judge(self._perceptual)
-        shown: list[Tensor] = []
+        gallery = Gallery()
         for batch in batches:
             losses, figures = self._compute(batch, self._model.enlarge(lr_of(batch)))
             figures["loss"] = losses.tokens + self._refiner_weight * losses.refiner
@@ -83,8 +83,8 @@ class VarsrStage:
                 judge.note(name, float(value))
             picture = self._sample(batch)
             judge.compare(picture, batch.hr)
-            shown = shown or [lr_of(batch), picture, batch.hr]
-        write_grid(shown, pictures)
+            gallery.show(lr_of(batch), picture, batch.hr)
+        gallery.write(pictures)
         return judge.figures()
 
     @property
@@ -115,7 +115,7 @@ class VarsrStage:
 
     def _sample(self, batch: Batch) -> Tensor:
         resolver = VarsrResolver(self._model)
-        generators = [torch.Generator().manual_seed(i) for i in range(len(batch.hr))]
+        generators = batch.generators("sample")
         return resolver.resolve(lr_of(batch), generators, resolver.sampling)
 
 
