@@ -196,7 +196,7 @@ def test_a_file_in_place_of_the_run_is_named(nsarm_train, write_settings, photos
     out = tmp_path / "out"
     done = nsarm_train("stage1", "--data", photos, "--config", write_settings(), "--out", out)
     assert done.code == 6
-    assert "out: cannot be written (File exists); choose another --out folder" in done.err
+    assert "out/training.toml: cannot be written (File exists); free space or use" in done.err
     assert out.read_text() == "mine"
 
 

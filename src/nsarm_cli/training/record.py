@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nsarm_cli import __version__
-from nsarm_cli.errors import ConfigError
+from nsarm_cli.training.atomic import write_text_atomically
 from nsarm_cli.training.config import (
     DecoderConfig,
     PriorConfig,
@@ -78,14 +78,8 @@ def begin(
         "data": list(data),
         "validation": list(validation),
     }
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / SETTINGS_FILE).write_text(settings, encoding="utf-8")
-        (out / RUN_FILE).write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"{out}: cannot be written ({error.strerror}); choose another --out folder"
-        ) from error
+    write_text_atomically(settings, out / SETTINGS_FILE)
+    write_text_atomically(json.dumps(told, indent=2) + "\n", out / RUN_FILE)
 
 
 def note(out: Path, step: int, figures: Mapping[str, float]) -> None:
