@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 from nsarm_cli.cli.main import main
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.nsarm.model import NsarmModel
-from nsarm_cli.training import lora
+from nsarm_cli.training import lora, record
+from nsarm_cli.training.card import model_card
+from nsarm_cli.training.config import Stage1Config
 from nsarm_cli.training.initialise import initialise
 from nsarm_cli.weights.folder import load_model
 
@@ -158,6 +160,31 @@ def test_the_card_tells_of_every_step_and_of_no_folder_of_this_machine(
     assert "stored as bfloat16" in card
     assert '\nmodel = "tokenizer"\n' in card
     assert str(tmp_path) not in card
+
+
+@pytest.mark.parametrize(
+    ("word", "shown"),
+    [
+        ("/home/me/photos", "`photos`"),
+        ("shards/{000..012}.tar", "`{000..012}.tar`"),
+        ("https://b/a.tar?X-Amz-Signature=SECRET", "`a.tar`"),
+        ("https://b/{00..12}.tar?token=SECRET/x#SECRET/y", "`{00..12}.tar`"),
+        ("https://b/a.tar#SECRET", "`a.tar`"),
+        ("https://me:SECRET@b/c/a.tar", "`a.tar`"),
+        ("http://me:SECRET@b", "an address"),
+        ("http://b?key=SECRET/a.tar", "an address"),
+        (
+            "pipe:curl -s https://h/x.tar -H 'Authorization: Bearer SECRET'",
+            "the output of a command",
+        ),
+    ],
+)
+def test_the_card_tells_no_credentials_of_the_data(micro_config, tmp_path, word, shown):
+    record.begin(tmp_path, Stage1Config(), "", [word], ["photos", word])
+    card = model_card(tmp_path, micro_config, "x", 1, "bfloat16")
+    assert f"Trained on: {shown}.\n" in card
+    assert f"Validated on: `photos`, {shown}.\n" in card
+    assert "SECRET" not in card
 
 
 def test_a_model_without_records_has_a_short_card(nsarm_train, micro_folder, tmp_path):

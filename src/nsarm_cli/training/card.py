@@ -1,9 +1,11 @@
 """The model card: what a model is, what it was made from and what it reached."""
 
 import json
+import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from nsarm_cli.training.patterns import is_stream
 from nsarm_cli.training.record import Record, lineage, read
 from nsarm_cli.weights.folder import AnyConfig
 
@@ -58,8 +60,7 @@ def _stage(record: Record) -> str:
     lines = [f"## {record.stage}", ""]
     for what, where in (("Trained", record.data), ("Validated", record.validation)):
         if where:
-            # Folders of somebody's machine mean nothing to others.
-            lines += [f"{what} on: {', '.join(f'`{Path(path).name}`' for path in where)}.", ""]
+            lines += [f"{what} on: {', '.join(map(_source, where))}.", ""]
     if record.metrics:
         lines += ["| at the last validation | |", "|---|---:|"]
         lines += [
@@ -70,6 +71,22 @@ def _stage(record: Record) -> str:
         lines.append("")
     lines += [f"Settings (nsarm {record.version}):", "", "```toml", *_public(record.settings)]
     return "\n".join([*lines, "```", ""])
+
+
+def _source(word: str) -> str:
+    """What others may know of a word of `--data`: a name, without folders and credentials.
+
+    Folders of somebody's machine mean nothing to others. A user in an address, its query and its
+    fragment may be secrets, and a command may hold one anywhere.
+    """
+    if word.startswith("pipe:"):
+        return "the output of a command"
+    if not is_stream(word):
+        return f"`{Path(word).name}`"
+    address = word.partition("://")[2]
+    path = re.split("[?#]", address, maxsplit=1)[0].partition("/")[2]
+    name = PurePosixPath(path).name
+    return f"`{name}`" if name else "an address"
 
 
 def _public(settings: str) -> Iterator[str]:
