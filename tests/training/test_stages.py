@@ -275,6 +275,13 @@ def test_flips_may_be_limited_to_some_scales(name, micro, batch):
     assert third["bits.3"] != calm["bits.3"]
 
 
+@pytest.mark.parametrize("name", ["prior", "stage2"])
+def test_flips_in_a_scale_that_is_not_there_are_refused(name, micro):
+    config = dataclasses.replace(CONFIGS[name], flip_scales=(3, 7))
+    with pytest.raises(ConfigError, match=r"flip_scales is \[3, 7\], but .* scales 0 to 3; give"):
+        build_stage(config, micro, CPU)
+
+
 def test_the_prior_predicts_every_scale_from_the_plain_labels(micro, batch):
     fill_head(micro)
     schedule = micro.config.schedule

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.core.condition import Condition
 from nsarm_cli.models.core.pyramid import ResidualPyramid, area, bilinear
 from nsarm_cli.models.core.schedule import ScaleSchedule
@@ -24,13 +25,22 @@ class BitPrediction:
         model: its transformer predicts.
         config: self-correction, resize and weights of tokens.
         first: number of the first scale whose bits are predicted; those before are given.
+
+    Raises:
+        ConfigError: flips are asked for in a scale that the model does not have.
     """
 
     def __init__(self, model: NsarmModel, config: BitsConfig, first: int) -> None:
         self._model = model
         self._config = config
         self._first = first
-        self._flipped = config.flip_scales or range(first, len(model.config.schedule))
+        scales = len(model.config.schedule)
+        if any(scale >= scales for scale in config.flip_scales):
+            raise ConfigError(
+                f"flip_scales is {list(config.flip_scales)}, but the model has scales 0 to "
+                f"{scales - 1}; give some of these, or an empty list for all that it predicts"
+            )
+        self._flipped = config.flip_scales or range(first, scales)
         self._next_input = area if config.resize == "area" else bilinear
 
     def teach(
