@@ -7,11 +7,14 @@ import tarfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nsarm_cli.errors import ConfigError, ImageError
+from nsarm_cli.training.config import TokenizerConfig
+from nsarm_cli.training.feed import training_batches
 from nsarm_cli.training.listing import list_pictures
-from nsarm_cli.training.photos import decode, ratio_of
+from nsarm_cli.training.photos import PhotoStore, decode, ratio_of
 from nsarm_cli.training.records import Captions
 
 
@@ -56,6 +59,18 @@ def test_a_folder_with_lists_is_what_they_name(photos, caplog):
     write_list(photos / "b.jsonl", {"image_path": "1.png"})
     assert named(list_pictures([photos])) == ["3.png", "1.png"]
     assert "do not name 2 of its pictures, such as 0.png; these are left out" in caplog.text
+
+
+def test_a_folder_is_searched_once_however_many_links_lead_there(photos, tmp_path):
+    (photos / "sub").mkdir()
+    (photos / "sub" / "up").symlink_to("..")
+    (photos / "again").symlink_to("sub")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    Image.new("RGB", (8, 8)).save(elsewhere / "4.png")
+    (photos / "sub" / "far").symlink_to(elsewhere)
+    assert named(list_pictures([photos])) == ["0.png", "1.png", "2.png", "3.png", "4.png"]
+    assert len(list_pictures([photos / "sub"]).records) == 5
 
 
 @pytest.mark.parametrize(("claimed", "told"), [(3, True), (2, False)])
@@ -153,9 +168,26 @@ def test_a_turned_photograph_is_as_a_viewer_shows_it(tmp_path):
     assert ratio_of(record) == pytest.approx(4 / 3)
 
 
-def test_the_claims_of_lists_are_told(photos, tmp_path, caplog):
-    from nsarm_cli.training.photos import PhotoStore
+def test_lines_left_out_are_counted_and_too_many_are_refused(
+    photos, tmp_path, micro_config, caplog
+):
+    path = write_list(tmp_path / "list.jsonl", "{", {"image_path": "photos/0.png"}, "none")
 
+    def start(corrupt):
+        config = TokenizerConfig(batch=2, crop=32, workers=0, corrupt=corrupt)
+        training_batches(config, micro_config, [str(path)], torch.device("cpu"))
+
+    with caplog.at_level(logging.WARNING):
+        start(corrupt=2)
+    (told,) = caplog.messages
+    assert told.startswith(f"2 lines of lists are left out; the first is {path}: line 1 cannot be")
+    with pytest.raises(
+        ConfigError, match=r"^2 lines of lists .* the 1 that corrupt .*line 1 .*set"
+    ):
+        start(corrupt=1)
+
+
+def test_the_claims_of_lists_are_told(photos, tmp_path, caplog):
     path = write_list(tmp_path / "x_000000007.jsonl", {"image_path": "photos/0.png"})
     with caplog.at_level(logging.WARNING):
         PhotoStore([path])

@@ -30,7 +30,7 @@ class RunConfig:
         margin: with framing "whole", the picture's shorter side is so many times the crop's.
         turns: "all" flips and turns crops by quarters, "mirror" only swaps left and right,
             "none" does neither.
-        corrupt: different pictures that may be unreadable, and are replaced, before the run stops.
+        corrupt: unreadable pictures, or lines of lists, that are passed over before the run stops.
         per_shard: pictures that a process takes from a shard from elsewhere before the next.
         degradation: name of the recipe that makes the low-resolution side.
         lr: peak learning rate of AdamW.

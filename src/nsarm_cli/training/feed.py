@@ -123,7 +123,8 @@ def _order(
 ) -> Order:
     sources = find_sources(data)
     if not sources.streams:
-        return ShuffledOrder(PhotoStore(sources.paths), config.batch, steps, seed, ratios)
+        photos = PhotoStore(sources.paths, most_faults=config.corrupt)
+        return ShuffledOrder(photos, config.batch, steps, seed, ratios)
     return StreamedOrder(
         sources.streams,
         Spool(),

@@ -88,12 +88,7 @@ def list_shard(path: Path) -> Iterator[Record]:
 
 def _add_path(path: Path, listing: Listing) -> None:
     if path.is_dir():
-        files = sorted(
-            Path(folder) / name
-            for folder, _, names in os.walk(path, followlinks=True)
-            for name in names
-            if not name.startswith(".")
-        )
+        files = sorted(_files(path))
         lists = [file for file in files if file.suffix.lower() == ".jsonl"]
         if lists:
             before = len(listing.records)
@@ -123,6 +118,19 @@ def _add_path(path: Path, listing: Listing) -> None:
             has_text = text in texts or (len(files) == 1 and text.is_file())
             words = Piece(str(text)) if has_text else None
             listing.records.append(Record(Piece(str(file)), file.name, words))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Files under a folder that are not hidden; links are followed, and each folder seen once."""
+    seen = set[str]()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()  # so that of several ways to a folder it is always the same that counts
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place) / name for name in names if not name.startswith("."))
 
 
 def _add_list(path: Path, listing: Listing) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from nsarm_cli.errors import ImageError
+from nsarm_cli.errors import ConfigError, ImageError
 from nsarm_cli.imaging.rgb import to_rgb, upright
 from nsarm_cli.training.listing import SUFFIXES, Listing, list_pictures
 from nsarm_cli.training.records import Record
@@ -46,15 +46,19 @@ class PhotoStore:
     Args:
         paths: see `listing.list_pictures`.
         cache_bytes: decoded pictures kept in memory, at most this many bytes.
+        most_faults: lines of lists that cannot be used and are left out, with a warning.
 
     Raises:
-        ConfigError: a path does not exist or nothing in it is a picture.
+        ConfigError: a path does not exist or nothing in it is a picture; there are more faults.
     """
 
-    def __init__(self, paths: Sequence[Path], cache_bytes: int = 2 << 30) -> None:
+    def __init__(
+        self, paths: Sequence[Path], cache_bytes: int = 2 << 30, *, most_faults: int = 0
+    ) -> None:
         self.listing: Listing = list_pictures(paths)
         for claim in self.listing.claims:
             _log.warning("%s", claim)
+        _tell(self.listing.faults, most_faults)
         self._cache: dict[int, Pixels] = {}
         self._cache_left = cache_bytes
 
@@ -84,6 +88,17 @@ class PhotoStore:
             self._cache[index] = pixels
             self._cache_left -= pixels.nbytes
         return pixels
+
+
+def _tell(faults: Sequence[str], most: int) -> None:
+    if len(faults) > most:
+        raise ConfigError(
+            f"{len(faults)} lines of lists cannot be used, more than the {most} that corrupt "
+            f"allows; the first is {faults[0]}; correct them (nsarm train check-data tells all), "
+            "or set corrupt higher"
+        )
+    if faults:
+        _log.warning("%d lines of lists are left out; the first is %s", len(faults), faults[0])
 
 
 def decode(record: Record) -> Pixels:
