@@ -112,11 +112,11 @@ class Refiner(nn.Module):
         """Draw residuals.
 
         Args:
-            conditions: "b l c", or "2b l c" with the unconditional half last when guided.
+            conditions: "b l c", or "2b l c" with the unconditional half last; see `strength`.
             diffusion: over the steps to take.
             noise: gives standard normal numbers "b l d": once at the start, then for every
                 step but the last.
-            strength: of the guidance; above 0 only with two halves.
+            strength: of the guidance; 0 with one half, any other with two.
 
         Returns:
             "b l d", float32, to be added to the codes of the last scale.

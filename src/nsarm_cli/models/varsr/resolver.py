@@ -168,16 +168,19 @@ class VarsrResolver:
         assert generated.hidden is not None  # noqa: S101
         codes = self._codec.to_codes(generated.symbols, self._schedule.latents[-1])
         tokens = self._codec.to_tokens(codes)
+        strength = 0.0 if guidance is None else guidance.weights[-1] - 1
+        # The last weight of several may be 1: the refiner then has no use for the other half.
+        hidden = generated.hidden if strength else generated.hidden[: len(tokens)]
 
         def noise() -> Tensor:
             drawn = [torch.randn(tokens.shape[1:], generator=g) for g in generators]
             return torch.stack(drawn).to(lr.device)
 
         residual = self.model.refiner.sample(
-            self.model.refiner_conditions(generated.hidden, tokens),
+            self.model.refiner_conditions(hidden, tokens),
             Diffusion.over(spaced(sampling.refiner_steps)),
             noise,
-            0.0 if guidance is None else guidance.weights[-1] - 1,
+            strength,
         )
         feature = self.model.refined(generated.feature, residual)
         if trace is not None:
