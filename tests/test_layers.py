@@ -18,6 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 MAY_IMPORT = {
     "errors": ("", ""),
     "runtime": ("errors", "torch"),
+    "shortage": ("", "torch"),
     "models": ("", "torch einops"),
     "imaging": ("errors", "torch numpy PIL einops imagecodecs tifffile pillow_heif"),
     "degradation": ("errors", "torch numpy PIL einops"),
@@ -27,8 +28,8 @@ MAY_IMPORT = {
         "models text errors",
         "torch safetensors huggingface_hub transformers httpx2 filelock platformdirs gdown",
     ),
-    "memory": ("models errors", "torch psutil torchao"),
-    "retry": ("errors", "torch"),
+    "memory": ("models shortage errors", "torch psutil torchao"),
+    "retry": ("shortage errors", "torch"),
     "passes": ("models.interface retry imaging runtime errors", "torch"),
     "latent_pass": ("models.interface passes retry imaging errors", "torch"),
     "acceleration": ("models memory", "torch"),
@@ -46,10 +47,10 @@ MAY_IMPORT = {
         "degradation perceptual imaging runtime errors",
         "torch numpy PIL safetensors huggingface_hub",
     ),
-    "benchmark": ("models runtime errors", "torch"),
+    "benchmark": ("models runtime shortage errors", "torch"),
     "cli": (
         "models text memory acceleration weights pipeline imaging degradation perceptual training "
-        "evaluation benchmark runtime errors",
+        "evaluation benchmark runtime shortage errors",
         "torch numpy PIL safetensors typer rich",
     ),
     "__init__": ("models.interface pipeline errors", ""),  # the public names

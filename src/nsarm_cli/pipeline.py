@@ -178,6 +178,7 @@ class Upscaler:
 
         Raises:
             DeviceError: the device is out of memory.
+            MemoryError: main memory is full.
             WeightsError: a prompt is text, and the model's text encoder is missing or damaged.
             ValueError: an unknown colour correction, a size out of range, or a prompt for a model
                 without text.
@@ -227,7 +228,8 @@ class Upscaler:
 
         Returns:
             RGB rows of the wanted size. The work happens while its strips are taken, and what
-            goes wrong is raised there, as a `DeviceError` if the device is out of memory.
+            goes wrong is raised there: a `DeviceError` if the device is out of memory, a
+            `MemoryError` if main memory is full.
 
         Raises:
             WeightsError: a prompt is text, and the model's text encoder is missing or damaged.

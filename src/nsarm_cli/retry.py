@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from nsarm_cli.errors import DeviceError
+from nsarm_cli.shortage import told_apart
 
 _log = logging.getLogger(__name__)
 
@@ -63,12 +64,13 @@ class Retry:
 
         Raises:
             DeviceError: there is no room for a single one, whatever is done.
+            MemoryError: the same where it is main memory that is full.
         """
         rows: list[Tensor] = []
         done = 0
         while done < count:
             stop = min(done + self.batch, count)
-            made = _attempt(partial(work, done, stop))
+            made = self._attempt(partial(work, done, stop))
             if made is not None:
                 rows.append(made)
                 done = stop
@@ -85,8 +87,9 @@ class Retry:
 
         Raises:
             DeviceError: there is no room for it, whatever is done.
+            MemoryError: the same where it is main memory that is full.
         """
-        while (made := _attempt(work)) is None:
+        while (made := self._attempt(work)) is None:
             self._ease(doing, may_change=False)
         return made
 
@@ -101,24 +104,31 @@ class Retry:
 
     def _ease(self, doing: str, *, may_change: bool) -> None:
         self._empty()
-        if self._relief is None or not self._relief.ease(may_change=may_change):
-            raise DeviceError(
-                f"device {self._device} is out of memory {doing}, and nothing is left that would "
-                "take less; close what else uses it, or run with --device cpu"
-            )
+        with told_apart():
+            if self._relief is not None and self._relief.ease(may_change=may_change):
+                return
+        if self._device.type == "cpu":
+            raise MemoryError(f"main memory is full {doing}")
+        raise DeviceError(
+            f"device {self._device} is out of memory {doing}, and nothing is left that would "
+            "take less; close what else uses it, or run with --device cpu"
+        )
 
     def _empty(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def _attempt(self, work: Callable[[], Tensor]) -> Tensor | None:
+        """Do it, or return None when the device is out of memory.
 
-def _attempt(work: Callable[[], Tensor]) -> Tensor | None:
-    """Do it, or return None when the device is out of memory.
-
-    Only outside the handler are the tensors of the failed attempt gone.
-    """
-    try:
-        with torch.inference_mode():
-            return work()
-    except torch.OutOfMemoryError:
-        return None
+        Only outside the handler are the tensors of the failed attempt gone.
+        """
+        try:
+            with told_apart(), torch.inference_mode():
+                return work()
+        except torch.OutOfMemoryError:
+            return None
+        except MemoryError:
+            if self._device.type != "cpu":  # less on the device would not help
+                raise
+            return None

@@ -119,9 +119,16 @@ def test_nothing_is_measured_zero_times(run_cli, option):
     assert run_cli("bench", option, "0").code == 2
 
 
-def test_a_device_without_room_is_an_error_that_says_what_to_do(run_cli, monkeypatch):
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("full"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_a_device_without_room_is_an_error_that_says_what_to_do(run_cli, monkeypatch, error):
     def refuse(*_: object) -> None:
-        raise torch.OutOfMemoryError
+        raise error
 
     monkeypatch.setattr("nsarm_cli.benchmark.stages.measure_roofline", refuse)
     result = run_cli("bench", *RUNS, "--model", "micro")

@@ -1,5 +1,6 @@
 """Many pictures: what is taken, what is left out, and what an interruption leaves."""
 
+import importlib
 import io
 import json
 import shutil
@@ -10,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from nsarm_cli.imaging.metadata import is_ours
@@ -335,3 +337,40 @@ def test_rows_are_handed_on_in_low_strips_however_high_a_window_is(
     assert run_cli("upscale", tmp_path / "a.png").code == 0
     assert sum(heights) == 520
     assert max(heights) <= 64
+
+
+@pytest.mark.parametrize("place", ["resolve", "finish", "read"])
+def test_a_picture_too_large_for_memory_does_not_stop_the_others(
+    run_cli, folder, tmp_path, resolver, monkeypatch, place
+):
+    """PyTorch tells of a full main memory by a plain RuntimeError, in whichever thread."""
+    modules = {
+        "finish": "nsarm_cli.imaging.layout.finish",
+        "read": "nsarm_cli.imaging.picture.read_picture",
+    }
+    owner, name = (resolver, place) if place == "resolve" else modules[place].rsplit(".", 1)
+    if isinstance(owner, str):
+        owner = importlib.import_module(owner)
+    whole, calls = getattr(owner, name), []
+
+    def full_at_first(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            torch.empty(2**48)  # more than any processor can address
+        return whole(*arguments)
+
+    monkeypatch.setattr(owner, name, full_at_first, raising=False)
+    result = run_cli("upscale", "-r", folder, "-o", tmp_path / "out", "--quantize", "none")
+    assert result.code == 3
+    assert "a.png: does not fit in memory; close other programs" in result.err
+    assert files(tmp_path / "out") == ["b_x4.png", "sub/c_x4.png"]
+
+
+def test_a_model_too_large_for_memory_is_one_sentence(run_cli, photo, monkeypatch):
+    def load(*_):
+        torch.empty(2**48)
+
+    monkeypatch.setattr("nsarm_cli.weights.families.load_resolver", load)
+    result = run_cli("upscale", photo, "--device", "cpu")
+    assert result.code == 5
+    assert "device cpu has no room for nsarm-nano; close what else uses it" in result.err

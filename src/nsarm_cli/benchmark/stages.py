@@ -14,6 +14,7 @@ from nsarm_cli.benchmark.work import Work, count_work
 from nsarm_cli.errors import DeviceError
 from nsarm_cli.models.interface import SuperResolver
 from nsarm_cli.runtime import window_generator
+from nsarm_cli.shortage import told_apart
 
 COLOUR = "colour"
 """Name of the stage after the model's own."""
@@ -112,21 +113,22 @@ def measure_stages(
     """
     counted = count_work(build_subject(model, META, dtype), batch)
     try:
-        roofline = measure_roofline(device, dtype)
-        subject = build_subject(model, device, dtype)
-        resolver = subject.resolver
-        prepare(resolver)
-        lr = _picture(batch, resolver.window).to(device)
+        with told_apart():
+            roofline = measure_roofline(device, dtype)
+            subject = build_subject(model, device, dtype)
+            resolver = subject.resolver
+            prepare(resolver)
+            lr = _picture(batch, resolver.window).to(device)
 
-        def run(mark: Callable[[], None]) -> None:
-            generators = [window_generator(0, index) for index in range(batch)]
-            sr = subject.run(lr, generators, mark)
-            correct(sr, lr, resolver.color)
-            mark()
+            def run(mark: Callable[[], None]) -> None:
+                generators = [window_generator(0, index) for index in range(batch)]
+                sr = subject.run(lr, generators, mark)
+                correct(sr, lr, resolver.color)
+                mark()
 
-        memory = PeakMemory(device)
-        laps = time_laps(run, device, warmup=warmup, repeat=repeat, on_run=on_run)
-    except torch.OutOfMemoryError as error:
+            memory = PeakMemory(device)
+            laps = time_laps(run, device, warmup=warmup, repeat=repeat, on_run=on_run)
+    except (torch.OutOfMemoryError, MemoryError) as error:
         raise DeviceError(
             f"{model} does not fit {device} with a batch of {batch}; "
             "lower --batch or --precision, or take another --model or --device"

@@ -7,6 +7,7 @@ and lets one whose rows are all there be written.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
@@ -88,7 +89,8 @@ class Batch:
                             ahead = reader.submit(_read, jobs[index + 1])
                         count = f" ({index + 1} of {len(jobs)})" if len(jobs) > 1 else ""
                         show = bar.begin(index, job.source.name + count)
-                        running = self._compute(job, picture, show)
+                        with _fitting(job):
+                            running = self._compute(job, picture, show)
                     except ImageError as error:
                         self._settle()
                         self.reporter.failed(job, error)
@@ -128,6 +130,10 @@ class Batch:
             return settings.facts(job, upscaler, (picture.width, picture.height), (width, height))
 
         def write(strips: "Iterator[Tensor]") -> None:
+            with _fitting(job):
+                finish_and_write(strips)
+
+        def finish_and_write(strips: "Iterator[Tensor]") -> None:
             # Until the first rows are there, a full device may still change the settings.
             first = next(strips)
             recorded = facts()["settings"]
@@ -176,11 +182,6 @@ class Batch:
                 known["sampling"] = settings.sampling(upscaler.sampling)
                 known |= settings.words.facts(job.source)
                 write_trace(tensors, settings.trace, known, overwrite=settings.overwrite_trace)
-        except MemoryError as error:
-            writer.cancel()
-            raise ImageError(
-                f"{job.source}: does not fit in memory; shrink it first, or write .png or .tif"
-            ) from error
         except BaseException:
             writer.cancel()
             raise
@@ -205,7 +206,23 @@ class Batch:
 def _read(job: Job) -> "Picture":
     from nsarm_cli.imaging.picture import read_picture
 
-    return read_picture(job.source)
+    with _fitting(job):
+        return read_picture(job.source)
+
+
+@contextmanager
+def _fitting(job: Job) -> Iterator[None]:
+    """Turn a full main memory into the error of a picture; the next one may fit."""
+    from nsarm_cli.shortage import told_apart
+
+    try:
+        with told_apart():
+            yield
+    except MemoryError as error:
+        raise ImageError(
+            f"{job.source}: does not fit in memory; close other programs, shrink it first, or "
+            "write .png or .tif"
+        ) from error
 
 
 def _is_small(job: Job) -> bool:

@@ -22,7 +22,7 @@ from typer.main import get_command
 
 from nsarm_cli import __version__
 from nsarm_cli.cli import console
-from nsarm_cli.errors import NsarmError
+from nsarm_cli.errors import DeviceError, NsarmError
 
 COMMANDS = ("upscale", "weights", "bench", "train", "eval")
 """Modules of this package, in the order of the help; each has a `typer.Typer` named `app`."""
@@ -48,6 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         except NsarmError as error:
             console.error(str(error))
             return error.exit_code
+        except MemoryError:
+            console.error("main memory is full; close other programs, or work on less at once")
+            return DeviceError.exit_code
         except SystemExit as stop:
             code = stop.code if isinstance(stop.code, int) else 0
             if code in (INTERRUPTED, TERMINATED):

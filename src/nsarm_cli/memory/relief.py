@@ -12,6 +12,7 @@ from nsarm_cli.memory.planner import Wishes, ladder
 from nsarm_cli.memory.quantize import quantize_blocks
 from nsarm_cli.memory.settings import MemorySettings, Quantize
 from nsarm_cli.models.core.memory import MemoryNeeds
+from nsarm_cli.shortage import told_apart
 
 _log = logging.getLogger(__name__)
 
@@ -76,8 +77,9 @@ class Relief:
 
     def _place(self, settings: MemorySettings) -> bool:
         try:
-            self._placement.apply(settings)
-        except torch.OutOfMemoryError:
+            with told_apart():
+                self._placement.apply(settings)
+        except (torch.OutOfMemoryError, MemoryError):
             return False
         finally:
             if self._device.type == "cuda":

@@ -13,6 +13,7 @@ from nsarm_cli.memory.relief import Relief
 from nsarm_cli.memory.settings import MemorySettings, Offload, Quantize
 from nsarm_cli.models.core.memory import MemoryNeeds
 from nsarm_cli.models.interface import SuperResolver
+from nsarm_cli.shortage import told_apart
 
 
 @dataclass
@@ -79,39 +80,46 @@ class Session:
             WeightsError: its files are missing or damaged.
             DeviceError: the device has no room for it under any settings.
         """
+        try:
+            with told_apart():
+                return self._load()
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            on_device = ", leave --offload to nsarm, or run with --device cpu"
+            remedy = ", or take a smaller model" if self.device.type == "cpu" else on_device
+            raise DeviceError(
+                f"device {self.device} has no room for {self.model}; close what else uses it"
+                f"{remedy}"
+            ) from error
+
+    def _load(self) -> tuple[SuperResolver, Relief | None]:
         from nsarm_cli.weights.families import load_resolver  # noqa: PLC0415  (the parts below)
 
         settings = self.plan.settings
         plain = settings.offload is Offload.NONE and settings.quantize is Quantize.NONE
         try:
-            resolver = load_resolver(self.model, self.device if plain else HOME, settings.dtype)
+            with told_apart():
+                resolver = load_resolver(self.model, self.device if plain else HOME, settings.dtype)
         except torch.OutOfMemoryError:
             resolver, plain = None, False
-        try:
-            if resolver is None:
-                resolver = load_resolver(self.model, HOME, settings.dtype)
-            if not isinstance(resolver, Offloadable):
-                if plain:
-                    return resolver, None
-                raise DeviceError(
-                    f"model {self.model} can be neither offloaded nor quantised; "
-                    "leave these options out, or run with --device cpu"
-                )
-            self._relief = Relief(
-                resolver,
-                self.device,
-                needs=self.needs,
-                memory=self.memory,
-                wishes=self.wishes,
-                settings=settings,
-            )
-            if not plain:
-                self._relief.start()
-        except torch.OutOfMemoryError as error:
+        if resolver is None:
+            resolver = load_resolver(self.model, HOME, settings.dtype)
+        if not isinstance(resolver, Offloadable):
+            if plain:
+                return resolver, None
             raise DeviceError(
-                f"device {self.device} has no room for {self.model}; close what else uses it, "
-                "leave --offload to nsarm, or run with --device cpu"
-            ) from error
+                f"model {self.model} can be neither offloaded nor quantised; "
+                "leave these options out, or run with --device cpu"
+            )
+        self._relief = Relief(
+            resolver,
+            self.device,
+            needs=self.needs,
+            memory=self.memory,
+            wishes=self.wishes,
+            settings=settings,
+        )
+        if not plain:
+            self._relief.start()
         return resolver, self._relief
 
 
