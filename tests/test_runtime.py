@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -105,12 +106,20 @@ def test_an_old_pytorch_asks_linux_for_the_features(monkeypatch, tmp_path):
     assert choose_dtype("auto", CPU)[0] is torch.bfloat16
 
 
-def test_auto_on_a_gpu_follows_its_hardware(monkeypatch):
-    gpu = torch.device("cuda", 0)
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
-    assert choose_dtype("auto", gpu)[0] is torch.bfloat16
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
-    assert choose_dtype("auto", gpu)[0] is torch.float32
+def test_auto_on_a_gpu_follows_the_hardware_of_that_gpu(monkeypatch):
+    """PyTorch tells of the current GPU alone; here the second one has bf16."""
+    current = [0]
+
+    @contextmanager
+    def at(device):
+        current.append(device.index)
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", at)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: current[-1] == 1)
+    assert choose_dtype("auto", torch.device("cuda", 1))[0] is torch.bfloat16
+    assert choose_dtype("auto", torch.device("cuda", 0))[0] is torch.float32
     assert choose_dtype("auto", torch.device("mps"))[0] is torch.float32
 
 

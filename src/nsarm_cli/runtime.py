@@ -88,7 +88,9 @@ def choose_dtype(precision: str, device: torch.device) -> tuple[torch.dtype, str
             f"precision {precision!r} is unknown: choose auto, {', '.join(PRECISIONS)}"
         )
     if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        with torch.cuda.device(device):  # PyTorch asks the current one
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        if native:
             return torch.bfloat16, "the GPU has native bf16"
         return torch.float32, "the GPU has no native bf16"
     if device.type == "cpu":

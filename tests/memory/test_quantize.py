@@ -76,6 +76,17 @@ def test_int4_needs_a_gpu_and_says_so(nano):
     assert obstacle(Quantize.INT8, torch.device("mps"), torch.bfloat16) is not None
 
 
+def test_int4_asks_the_gpu_of_the_run(monkeypatch):
+    capabilities = {0: (8, 6), 1: (7, 5)}
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "get_device_capability", lambda device: capabilities[device.index]
+    )
+    assert obstacle(Quantize.INT4, torch.device("cuda", 0), torch.bfloat16) is None
+    assert "since Ampere" in obstacle(Quantize.INT4, torch.device("cuda", 1), torch.bfloat16)
+
+
 @pytest.mark.parametrize(
     ("capability", "dtype", "rowwise"),
     [

@@ -5,7 +5,7 @@ Embeddings, conditions, norms, biases, the head and all convolutions stay as the
 
 import logging
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.util import find_spec
 
 import torch
@@ -16,6 +16,7 @@ from nsarm_cli.memory.settings import Quantize
 from nsarm_cli.models.core.memory import is_matrix
 
 _INT4_GROUP = 128
+_INT4_CAPABILITY = (8, 0)
 _FP8_CAPABILITY = (8, 9)
 _FP8_MULTIPLE = 16
 
@@ -28,6 +29,8 @@ def obstacle(kind: Quantize, device: torch.device, dtype: torch.dtype) -> str | 
         return "it needs torchao, which is not installed; run pip install 'nsarm[quantize]'"
     if kind is Quantize.INT4 and (device.type != "cuda" or dtype != torch.bfloat16):
         return "its arithmetic exists for bf16 on a CUDA GPU alone; take int8, or --precision bf16"
+    if kind is Quantize.INT4 and _is_before(_INT4_CAPABILITY, device):
+        return "its arithmetic exists for NVIDIA GPUs since Ampere alone; take int8"
     if device.type == "mps":
         return "torchao does not support Apple GPUs; leave it out"
     return None
@@ -38,6 +41,13 @@ def multiplies_fp8(device: torch.device, dtype: torch.dtype) -> bool:
     if device.type != "cuda" or dtype != torch.bfloat16 or torch.version.cuda is None:
         return False
     return torch.cuda.get_device_capability(device) >= _FP8_CAPABILITY
+
+
+def _is_before(capability: tuple[int, int], device: torch.device) -> bool:
+    """Whether an NVIDIA GPU is older; not of a card that is planned for and is not here."""
+    if torch.version.cuda is None or not torch.cuda.is_available():
+        return False
+    return torch.cuda.get_device_capability(device) < capability
 
 
 def usable(device: torch.device, dtype: torch.dtype) -> tuple[Quantize, ...]:
@@ -81,11 +91,13 @@ def quantize_blocks(blocks: Iterable[nn.Module], kind: Quantize, device: torch.d
             config = ao.Int4WeightOnlyConfig(
                 group_size=_INT4_GROUP, int4_packing_format="tile_packed_to_4d"
             )
-    for block in blocks:
-        home = next(block.parameters()).device
-        block.to(device)
-        ao.quantize_(block, config, filter_fn=lambda module, _: _fits(module, kind))
-        block.to(home)
+    # Torchao asks the current GPU what it can.
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        for block in blocks:
+            home = next(block.parameters()).device
+            block.to(device)
+            ao.quantize_(block, config, filter_fn=lambda module, _: _fits(module, kind))
+            block.to(home)
 
 
 @contextmanager
