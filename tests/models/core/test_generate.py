@@ -186,3 +186,11 @@ def test_a_wrong_number_of_guidance_weights_is_refused(schedule, make_transforme
             [0],
             sampling=Sampling(guidance=(2.0, 3.0)),
         )
+
+
+def test_a_guidance_layer_before_the_first_block_is_refused(
+    schedule, make_transformer, make_condition
+):
+    sampling = Sampling(guidance=2, guidance_layer=-4)
+    with pytest.raises(ValueError, match="before the first of 3 blocks; it goes from 0 to -3"):
+        run(make_transformer(), schedule, make_condition(2), [0], sampling=sampling)

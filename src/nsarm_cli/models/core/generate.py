@@ -90,9 +90,18 @@ class Guidance:
         return mix_guidance(conditional, unconditional, self.weights[k])
 
     def after_block(self, depth: int, first: int, lengths: Sequence[int]) -> AfterBlock | None:
-        """The hook that mixes the hidden state of scales from `first` on, if the layer asks."""
+        """The hook that mixes the hidden state of scales from `first` on, if the layer asks.
+
+        Raises:
+            ValueError: there is no such layer.
+        """
         if self.layer == 0:
             return None
+        if depth + self.layer < 0:
+            raise ValueError(
+                f"guidance_layer {self.layer} is before the first of {depth} blocks; "
+                f"it goes from 0 to -{depth}"
+            )
         weights = torch.tensor(self.weights[first : first + len(lengths)])
         per_token = weights.repeat_interleave(torch.tensor(lengths))[:, None]
 
