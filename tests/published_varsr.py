@@ -11,7 +11,7 @@ from nsarm_cli.models.varsr.config import VARSR, VarsrConfig
 from nsarm_cli.models.varsr.model import VarsrModel
 from nsarm_cli.models.varsr.refiner import RefinerConfig
 from nsarm_cli.models.varsr.tokenizer import TokenizerConfig
-from nsarm_cli.weights.varsr_keymap import model_to_upstream, tokenizer_to_upstream
+from nsarm_cli.weights.varsr_keymap import _model_file, _tokenizer_file
 
 MICRO_VARSR: VarsrConfig = dataclasses.replace(
     VARSR,
@@ -48,6 +48,20 @@ def make_varsr(config: VarsrConfig = MICRO_VARSR) -> VarsrModel:
         is_norm = "norm" in name and name.endswith("weight")
         parameter.data = noise * spread + (1.0 if is_norm else 0.0)
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def model_to_upstream(
+    tensors: dict[str, Tensor], config: VarsrConfig, source: str
+) -> dict[str, Tensor]:
+    """Undo `model_from_upstream`; the tokenizer's tensors are passed over."""
+    return _model_file(config).restore(tensors, source)
+
+
+def tokenizer_to_upstream(
+    tensors: dict[str, Tensor], config: VarsrConfig, source: str
+) -> dict[str, Tensor]:
+    """Undo `tokenizer_from_upstream`; other tensors are passed over."""
+    return _tokenizer_file(config).restore(tensors, source)
 
 
 def varsr_tensors(model: VarsrModel) -> dict[str, Tensor]:

@@ -9,6 +9,7 @@ import zipfile
 from collections import namedtuple
 
 import pytest
+from tests.silent import Silent
 
 from nsarm_cli.errors import WeightsError
 from nsarm_cli.weights import http
@@ -18,7 +19,6 @@ from nsarm_cli.weights.intake import opened
 from nsarm_cli.weights.record import read_record
 from nsarm_cli.weights.store import State, Store
 from nsarm_cli.weights.verify import verify
-from nsarm_cli.weights.watch import Silent
 
 VAE = bytes(range(256)) * 2000
 TOKENIZER = b'{"words": []}'

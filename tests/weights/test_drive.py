@@ -6,12 +6,12 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from tests.silent import Silent
 
 from nsarm_cli.errors import WeightsError
 from nsarm_cli.weights.download import download
 from nsarm_cli.weights.entries import DriveSource, FileEntry, ModelEntry
 from nsarm_cli.weights.store import State, Store
-from nsarm_cli.weights.watch import Silent
 
 PARTS = {"t_part_aa": b"first" * 999, "t_part_ab": b"second" * 999}
 MODEL = ModelEntry(

@@ -7,13 +7,13 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 import pytest
+from tests.silent import Silent
 
 from nsarm_cli.errors import WeightsError
 from nsarm_cli.weights.catalog import find_model
 from nsarm_cli.weights.entries import DriveSource, FileEntry, HubSource, ModelEntry
 from nsarm_cli.weights.importing import import_files
 from nsarm_cli.weights.store import State, Store
-from nsarm_cli.weights.watch import Silent
 
 VAE = b"autoencoder" * 1000
 

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import PurePosixPath
 
 import pytest
+from tests.silent import Silent
 
 from nsarm_cli.errors import WeightsError
 from nsarm_cli.weights import removal
@@ -12,7 +13,6 @@ from nsarm_cli.weights.entries import FileEntry, FolderSource, ModelEntry
 from nsarm_cli.weights.importing import import_files
 from nsarm_cli.weights.intake import opened
 from nsarm_cli.weights.store import Store
-from nsarm_cli.weights.watch import Silent
 
 DATA = b"autoencoder"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.published_varsr import model_to_upstream, tokenizer_to_upstream
 from torch import Tensor
 
 from nsarm_cli.errors import WeightsError
@@ -16,9 +17,7 @@ from nsarm_cli.weights.strict import check_names_and_shapes
 from nsarm_cli.weights.varsr_keymap import (
     COMPUTED,
     model_from_upstream,
-    model_to_upstream,
     tokenizer_from_upstream,
-    tokenizer_to_upstream,
 )
 
 GOLDENS = Path(__file__).parents[1] / "goldens" / "varsr"

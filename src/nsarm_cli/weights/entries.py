@@ -131,7 +131,3 @@ class ModelEntry:
     def ships(self) -> bool:
         """Whether it comes with the package, ready to run."""
         return all(file.ships for file in self.files)
-
-    def with_role(self, *roles: str) -> tuple[FileEntry, ...]:
-        """Its files of these roles, in the catalogue's order."""
-        return tuple(file for file in self.files if file.role in roles)

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from nsarm_cli.models.varsr.config import VarsrConfig
 from nsarm_cli.models.varsr.model import VarsrModel
@@ -86,25 +85,11 @@ def model_from_upstream(
     return _model_file(config).rename(_learned(tensors), source)
 
 
-def model_to_upstream(
-    tensors: Mapping[str, Tensor], config: VarsrConfig, source: str
-) -> dict[str, Tensor]:
-    """Undo `model_from_upstream`; the tokenizer's tensors are passed over."""
-    return _model_file(config).restore(tensors, source)
-
-
 def tokenizer_from_upstream(
     tensors: Mapping[str, AnyTensor], config: VarsrConfig, source: str
 ) -> dict[str, AnyTensor]:
     """Rename the file with the tokenizer; see `model_from_upstream`."""
     return _tokenizer_file(config).rename(_learned(tensors), source)
-
-
-def tokenizer_to_upstream(
-    tensors: Mapping[str, Tensor], config: VarsrConfig, source: str
-) -> dict[str, Tensor]:
-    """Undo `tokenizer_from_upstream`; other tensors are passed over."""
-    return _tokenizer_file(config).restore(tensors, source)
 
 
 def _learned(tensors: Mapping[str, AnyTensor]) -> dict[str, AnyTensor]:

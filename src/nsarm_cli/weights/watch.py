@@ -14,16 +14,3 @@ class Watcher(Protocol):
 
     def end(self, name: str, outcome: str) -> None:
         """It has ended: "verified", "unchecked" (there is no digest to compare) or "failed"."""
-
-
-class Silent:
-    """A watcher that does nothing."""
-
-    def begin(self, name: str, total: int | None) -> None:
-        """See `Watcher.begin`."""
-
-    def advance(self, name: str, count: int) -> None:
-        """See `Watcher.advance`."""
-
-    def end(self, name: str, outcome: str) -> None:
-        """See `Watcher.end`."""

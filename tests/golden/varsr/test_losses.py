@@ -5,9 +5,9 @@ import json
 
 import pytest
 import torch
+from tests.published_varsr import model_to_upstream
 
 from nsarm_cli.training.varsr_losses import RefinerDraws, varsr_losses
-from nsarm_cli.weights.varsr_keymap import model_to_upstream
 
 TOLERANCE = 1e-4
 

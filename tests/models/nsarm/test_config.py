@@ -4,9 +4,12 @@ import json
 import pytest
 import torch
 
-from nsarm_cli.models.nsarm.autoencoder import parameter_count
 from nsarm_cli.models.nsarm.config import NSARM_8B, NSARM_NANO, PRESETS, NsarmConfig
 from nsarm_cli.models.nsarm.model import NsarmModel
+
+
+def parameter_count(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)

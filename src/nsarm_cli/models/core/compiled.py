@@ -17,7 +17,7 @@ from nsarm_cli.models.core.block import Block, BlockContext
 Forward = Callable[..., Any]
 
 _PASSES = 64
-"""Most functions per process: a schedule has up to seven passes, for each size of a batch."""
+"""Most functions per process: a schedule has up to ten passes, for each size of a batch."""
 
 
 def compile_blocks(blocks: Sequence[Block], backend: str = "inductor") -> None:

@@ -137,8 +137,3 @@ class Autoencoder(nn.Module):
 
 def _residual_blocks(inputs: int, outputs: int, count: int, groups: int) -> Sequence[nn.Module]:
     return [ResidualBlock(inputs if i == 0 else outputs, outputs, groups) for i in range(count)]
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Learned numbers in a module."""
-    return sum(p.numel() for p in module.parameters())
