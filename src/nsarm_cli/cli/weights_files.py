@@ -111,6 +111,8 @@ def remove(
     plan = removal.plan(store, entry, converted=not originals)
     for path in plan.foreign:
         console.say(f"stays, since nsarm did not make it: {path}")
+    for path in plan.linked:
+        console.say(f"stays, since only a link to it is in nsarm's folder: {path}")
     if not plan.files:
         console.say(f"nothing is stored of {model}")
         return

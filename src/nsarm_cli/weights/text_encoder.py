@@ -28,7 +28,8 @@ _SAME_AS_SHARED = "encoder.embed_tokens.weight"
 _IN_FLOAT32 = (".wo.weight", "final_layer_norm.weight")
 """What these add to or do with the residual stream is large; they run in float32."""
 
-_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+"""Those of them that there are; the first there must be."""
 
 
 def read_t5_config(folder: Path, width: int) -> dict[str, Any]:
@@ -114,10 +115,10 @@ def find_tokenizer(folder: Path) -> dict[str, Path]:
     """
     places = (folder, folder.parent / "tokenizer")
     for place in places:
-        if (place / _TOKENIZER[0]).is_file():
-            return {name: place / name for name in _TOKENIZER if (place / name).is_file()}
+        if (place / TOKENIZER_FILES[0]).is_file():
+            return {name: place / name for name in TOKENIZER_FILES if (place / name).is_file()}
     raise WeightsError(
-        f"{folder}: has no {_TOKENIZER[0]}, nor has {places[1]}; get the tokenizer's files too"
+        f"{folder}: has no {TOKENIZER_FILES[0]}, nor has {places[1]}; get the tokenizer's files too"
     )
 
 
