@@ -22,6 +22,9 @@ from nsarm_cli.weights.varsr_keymap import model_from_upstream, tokenizer_from_u
 PROMPT = "A high-quality image with harmonious colors and rich details."
 """The fixed prompt of NSARM (arXiv 2510.00820, Table 3); captions give nearly equal results."""
 
+_UNPUBLISHED = {"tiny", "wide"}
+"""NSARM at sizes for trials, of which nobody publishes weights."""
+
 
 def find_recipe(name: str) -> Recipe:
     """Look up how a model is made.
@@ -29,8 +32,9 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         WeightsError: nothing is known of it.
     """
+    nsarm = (c for c in NSARM_PRESETS.values() if c.text_width and c.name not in _UNPUBLISHED)
     known = {
-        **{c.name: partial(nsarm_recipe, c) for c in NSARM_PRESETS.values() if c.text_width},
+        **{c.name: partial(nsarm_recipe, c) for c in nsarm},
         **{c.name: partial(varsr_recipe, c) for c in VARSR_PRESETS.values()},
     }
     if name not in known:
