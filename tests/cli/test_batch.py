@@ -131,11 +131,17 @@ def test_the_format_of_a_folder_is_chosen(run_cli, folder, tmp_path, ending):
 
 def test_a_template_names_outputs(run_cli, folder, tmp_path):
     template = "{number:03}/{stem}-{ext}{suffix}-s{seed}"
+    before = sorted(folder.iterdir())
     options = ("--output-template", template, "--seed", 5)
     assert run_cli("upscale", folder, "-o", tmp_path / "out", *options).code == 0
     assert files(tmp_path / "out") == ["001/a-png_x4-s5.png", "002/b-jpg_x4-s5.png"]
-    for bad in ("{x}", "{stem", "/abs/{stem}", "{stem.__class__}", "{0}", "{stem!z}"):
+    unnamed = ("", "{stem}/", "/abs/{stem}", "{x}", "{stem", "{0}", "{stem.__class__}")
+    shaped = ("{stem!r}", "{stem!z}", "{stem:9}", "{number:99999999}", "{seed:{number}}")
+    for bad in unnamed + shaped:
         assert run_cli("upscale", folder, "--output-template", bad).code == 2, bad
+    refused = run_cli("upscale", folder, "--suffix", "/x")
+    assert (refused.code, "separator of folders" in refused.err) == (2, True)
+    assert sorted(folder.iterdir()) == before
 
 
 def test_json_has_a_line_per_picture(run_cli, folder, tmp_path):

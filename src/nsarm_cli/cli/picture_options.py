@@ -28,6 +28,14 @@ def _template(value: str | None) -> str | None:
     return value
 
 
+def _suffix(value: str | None) -> str | None:
+    if value is not None and set(value) & set("/\\"):
+        raise typer.BadParameter(
+            f"{value!r} has a separator of folders; choose the folder with -o."
+        )
+    return value
+
+
 Out = Annotated[
     str | None,
     typer.Option(
@@ -118,6 +126,7 @@ Suffix = Annotated[
     typer.Option(
         help="What outputs have in their names behind that of the input.",
         metavar="TEXT",
+        callback=_suffix,
         show_default="_x4, or the size asked for",
     ),
 ]

@@ -1,6 +1,7 @@
 """What the outputs of a run are called; nothing here touches the disk but to look."""
 
 import os
+import re
 import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,19 +14,33 @@ from nsarm_cli.imaging.formats import OUTPUT_FORMATS, output_format
 TEMPLATE_FIELDS = ("stem", "name", "ext", "suffix", "format", "seed", "number")
 """What a template of names may hold in braces."""
 
+_NUMBERS = ("seed", "number")
+"""Fields that may have a width."""
+
 
 def check_template(template: str) -> None:
     """Refuse a template that cannot name outputs.
 
     Raises:
-        ValueError: braces that do not match, unknown fields, or an absolute path.
+        ValueError: braces that do not match, unknown fields, formats other than the digits of a
+            number, an absolute path, or no name at its end.
     """
-    for _, field, _, _ in Formatter().parse(template):
-        if field is not None and field not in TEMPLATE_FIELDS:
+    for _, field, spec, conversion in Formatter().parse(template):
+        if field is None:
+            continue
+        if field not in TEMPLATE_FIELDS:
             raise ValueError(
                 f"{{{field}}} is unknown; known are "
                 + " ".join(f"{{{known}}}" for known in TEMPLATE_FIELDS)
             )
+        is_plain = not spec or (field in _NUMBERS and re.fullmatch(r"0?[1-9]", spec))
+        if conversion or not is_plain:
+            raise ValueError(
+                f"{{{field}}} cannot be formatted so; {{number:04}} and {{seed:04}} have four "
+                "digits, up to nine are possible, and the others are taken as they are"
+            )
+    if not template or template.endswith(tuple(filter(None, (os.sep, os.altsep)))):
+        raise ValueError("it ends without a name; add {stem}")
     if Path(template).is_absolute():
         raise ValueError("it names a place of its own; choose the folder with -o")
     template.format_map(dict.fromkeys(TEMPLATE_FIELDS, 0))
