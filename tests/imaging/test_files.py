@@ -124,6 +124,8 @@ def test_a_folder_without_pictures_is_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     with refused(tmp_path, "holds no pictures"):
         find_images([tmp_path])
+    with pytest.raises(ImageError, match=r"known endings are \.png .*, and look elsewhere$"):
+        find_images([tmp_path], "look elsewhere")
 
 
 def test_an_impossible_name_is_refused():

@@ -112,8 +112,9 @@ def test_in_half_precision_what_is_large_stays_float32(text_encoder_folder, aske
 
 
 def test_a_folder_without_an_encoder_is_named(tmp_path):
-    with pytest.raises(WeightsError, match="has no text encoder, so prompts cannot be read"):
-        TextEncoder.load(tmp_path / "text_encoder", CPU, torch.float32)
+    for folder, fault in ((tmp_path, "has no text encoder"), (tmp_path / "t5", "no such folder")):
+        with pytest.raises(WeightsError, match=rf"{fault}, so prompts cannot be read; try it"):
+            TextEncoder.load(folder, CPU, torch.float32, remedy="try it")
 
 
 @pytest.mark.parametrize("damage", ["config", "weights", "missing"])

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -172,15 +173,19 @@ class OutputOptions:
 
         avoid = Path(self.out) if self.out is not None and self._is_many else None
         named = [path for path in self.inputs if path != _LISTED]
-        found = find_pictures(named, recursive=self.recursive, avoid=avoid)
+        search = partial(
+            find_pictures,
+            recursive=self.recursive,
+            avoid=avoid,
+            hint="" if self.recursive else "-r looks into its folders",
+        )
+        found = search(named)
         known = {each.path for each in found}
         lists = [_LISTED] if _LISTED in self.inputs else []
         for path in [*lists, *([] if self.files_from is None else [self.files_from])]:
             for listed in map(Path, _read_list(path)):
-                if listed.is_dir():
-                    more = find_pictures([listed], recursive=self.recursive, avoid=avoid)
-                else:
-                    more = [Found(listed)]  # if it is missing, the others of the list still finish
+                # If a file is missing, the others of the list still finish.
+                more = search([listed]) if listed.is_dir() else [Found(listed)]
                 found += [each for each in more if each.path not in known]
                 known.update(each.path for each in more)
         return found

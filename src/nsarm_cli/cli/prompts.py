@@ -146,9 +146,10 @@ class PromptOptions:
         distinct = sorted({*texts.values(), *([] if self.negative is None else [self.negative])})
         features: dict[str, Tensor] = {}
         if distinct:
-            from nsarm_cli.weights.families import load_text_encoder
+            from nsarm_cli.weights.families import CONVERT_TEXT, load_text_encoder
 
-            encoder = load_text_encoder(model, device, dtype)
+            remedy = f"{CONVERT_TEXT}, or give --prompt-features"
+            encoder = load_text_encoder(model, device, dtype, remedy)
             features = dict(zip(distinct, encoder.encode(distinct), strict=True))
         shared = None
         if self.features is not None:

@@ -28,6 +28,7 @@ from nsarm_cli.imaging.formats import readable_suffixes
 MANIFEST = "manifest.jsonl"
 _LR_FOLDERS = ("lr", "test_lr", "lq", "input", "inputs", "lr128", "lr256")
 _GT_FOLDERS = ("gt", "hr", "test_hr", "gt512", "gt1024", "reference")
+_LAYOUTS = f"a set may also have {MANIFEST}, or folders lr and gt"
 _OUTPUT_ENDINGS = ("", "_x4")  # nsarm upscale adds the second
 
 
@@ -97,7 +98,8 @@ def find_set(folder: Path, name: str | None = None) -> PictureSet:
                 f"{folder}: has references in {gt.name} but no folder of inputs; "
                 f"call that one of {', '.join(_LR_FOLDERS)}"
             )
-        items = _pair(by_name(lr or folder), None if gt is None else by_name(gt), lr or folder, gt)
+        inputs = by_name(folder, _LAYOUTS) if lr is None else by_name(lr)
+        items = _pair(inputs, None if gt is None else by_name(gt), lr or folder, gt)
     return PictureSet(name, tuple(sorted(items, key=lambda item: item.name)), str(folder))
 
 
@@ -115,14 +117,18 @@ def is_set_folder(folder: Path, names: Container[str]) -> bool:
     )
 
 
-def by_name(folder: Path) -> dict[str, Path]:
+def by_name(folder: Path, hint: str = "") -> dict[str, Path]:
     """List a folder's pictures by name without ending.
+
+    Args:
+        folder: that has them.
+        hint: see `find_pictures`.
 
     Raises:
         ImageError: the folder is missing or has no pictures, or two share a name.
     """
     found: dict[str, Path] = {}
-    for path in find_images([folder]):
+    for path in find_images([folder], hint):
         if path.stem in found:
             raise ImageError(
                 f"{path}: has the same name as {found[path.stem].name}; remove one of the two"

@@ -37,7 +37,7 @@ class Found:
 
 
 def find_pictures(
-    paths: Sequence[Path], *, recursive: bool = False, avoid: Path | None = None
+    paths: Sequence[Path], *, recursive: bool = False, avoid: Path | None = None, hint: str = ""
 ) -> list[Found]:
     """List the pictures that files, folders and patterns stand for.
 
@@ -50,6 +50,7 @@ def find_pictures(
             not followed.
         avoid: a folder that is not searched, since outputs go there; nothing happens when it
             is itself one of `paths` or holds one of them.
+        hint: what else a user may do about a folder without pictures, for the error.
 
     Returns:
         Files in the order given, each once.
@@ -59,19 +60,19 @@ def find_pictures(
     """
     found: dict[Path, Found] = {}
     for path in paths:
-        for file in _stands_for(path, recursive=recursive, avoid=avoid):
+        for file in _stands_for(path, recursive=recursive, avoid=avoid, hint=hint):
             # Not the file's own resolve(): two links to one picture have two names and
             # therefore two outputs.
             found.setdefault(file.path.parent.resolve() / file.path.name, file)
     return list(found.values())
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
+def find_images(paths: Sequence[Path], hint: str = "") -> list[Path]:
     """List the paths of `find_pictures`."""
-    return [found.path for found in find_pictures(paths)]
+    return [found.path for found in find_pictures(paths, hint=hint)]
 
 
-def _stands_for(path: Path, *, recursive: bool, avoid: Path | None) -> list[Found]:
+def _stands_for(path: Path, *, recursive: bool, avoid: Path | None, hint: str) -> list[Found]:
     if glob.has_magic(str(path)) and not os.path.lexists(path):
         # Shells without patterns, such as that of Windows, pass them on.
         matches = sorted(glob.glob(str(path), recursive=True))  # noqa: PTH207 (absolute patterns)
@@ -86,10 +87,10 @@ def _stands_for(path: Path, *, recursive: bool, avoid: Path | None) -> list[Foun
     except OSError as error:
         raise unreadable(path, error) from error
     if not files:
-        more = "" if recursive else ", and -r looks into its folders"
+        endings = " ".join(readable_suffixes())
         raise ImageError(
-            f"{path}: the folder holds no pictures; the known endings are "
-            f"{' '.join(readable_suffixes())}{more}"
+            f"{path}: the folder holds no pictures; the known endings are {endings}"
+            + (f", and {hint}" if hint else "")
         )
     return files
 

@@ -41,7 +41,13 @@ class TextEncoder:
 
     @classmethod
     def load(
-        cls, folder: Path, device: torch.device, dtype: torch.dtype, *, resident: bool = False
+        cls,
+        folder: Path,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        resident: bool = False,
+        remedy: str = "give the folder of a T5 encoder with its tokenizer",
     ) -> "TextEncoder":
         """Load an encoder and its tokenizer from a folder, never from the network.
 
@@ -53,15 +59,14 @@ class TextEncoder:
                 the last norm stay float32: what they add to the residual stream is large.
                 float16 is too narrow for T5, so bfloat16 takes its place.
             resident: stay on the device between calls.
+            remedy: what a user may do when there is no encoder, for the error.
 
         Raises:
             WeightsError: the folder is missing or damaged.
         """
         if not (folder / "config.json").is_file():
-            raise WeightsError(
-                f"{folder}: has no text encoder, so prompts cannot be read; convert the weights "
-                "together with their text encoder, or give --prompt-features"
-            )
+            fault = "has no text encoder" if folder.is_dir() else "there is no such folder"
+            raise WeightsError(f"{folder}: {fault}, so prompts cannot be read; {remedy}")
         # Imported here: transformers takes a second, and most runs have no prompt.
         from transformers import AutoTokenizer, T5EncoderModel  # noqa: PLC0415
 

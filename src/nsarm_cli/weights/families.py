@@ -34,6 +34,7 @@ PROMPT_FILE = "prompt.safetensors"
 """In the folder of a model with text: features of the prompt that it runs under by default."""
 
 TEXT_ENCODER = "text_encoder"
+CONVERT_TEXT = "convert the weights together with their text encoder"
 """In the same folder: the folder of the text encoder and its tokenizer."""
 
 
@@ -101,14 +102,16 @@ def model_identity(model: str) -> str | None:
         return None
 
 
-def load_text_encoder(model: str, device: torch.device, dtype: torch.dtype) -> TextEncoder:
+def load_text_encoder(
+    model: str, device: torch.device, dtype: torch.dtype, remedy: str = CONVERT_TEXT
+) -> TextEncoder:
     """Load the text encoder that belongs to a model; see `TextEncoder.load`.
 
     Raises:
         WeightsError: the model has none, or its files are damaged.
     """
     folder = locate(model, text=True)
-    encoder = TextEncoder.load(folder / TEXT_ENCODER, device, dtype)
+    encoder = TextEncoder.load(folder / TEXT_ENCODER, device, dtype, remedy=remedy)
     if encoder.width != read_config(folder).text_width:
         raise WeightsError(
             f"{folder / TEXT_ENCODER}: is the text encoder of another model (its features have "
