@@ -146,7 +146,7 @@ def test_a_sweep_damages_inputs_and_takes_folders_that_have_outputs_for_them(
 
 def test_an_unknown_sweep_and_speed_without_a_model_are_refused(evaluate, make_set):
     code, _, err = evaluate("--dataset", make_set(), "--sweep", "fog")
-    assert code == 6
+    assert code == 2
     assert "sweep 'fog' is unknown" in err
     code, _, err = evaluate("--dataset", make_set(), "--model", "none", "--speed")
     assert code == 6

@@ -87,7 +87,8 @@ def test_a_prompt_for_a_model_without_text_is_refused_in_a_dry_run_too(capsys):
     ("options", "code", "message"),
     [
         (["--memory", "16GB"], 2, "it is for --dry-run alone"),
-        (["--dry-run", "--memory", "much"], 5, "memory 'much' is no size"),
+        (["--dry-run", "--memory", "much"], 2, "memory 'much' is no size"),
+        (["--dry-run", "--memory", "-5GB"], 2, "memory '-5GB' is no size"),
         (["--offload", "weights", "--device", "cpu"], 5, "offload weights does nothing on cpu"),
         (["--quantize", "int4", "--device", "cpu"], 5, "quantising to int4 does not work here"),
     ],

@@ -21,6 +21,15 @@ class ProtocolOption(StrEnum):
     PAPER = "paper"
 
 
+class ScoreOption(StrEnum):
+    """Choices of `--score`: the names in `evaluation.robustness.SCORES`."""
+
+    PAPER = "paper"
+    LPIPS = "lpips"
+    DISTS = "dists"
+    NIQE = "niqe"
+
+
 @app.command("eval")
 def evaluate(
     *,
@@ -78,11 +87,10 @@ def evaluate(
         ),
     ] = None,
     score: Annotated[
-        str | None,
+        ScoreOption | None,
         typer.Option(
-            help="What failures are counted by: paper, lpips, dists or niqe.",
+            help="What failures are counted by.",
             show_default="the first that can be computed",
-            metavar="NAME",
         ),
     ] = None,
     out: Annotated[
@@ -154,7 +162,7 @@ def evaluate(
         methods=_named_folders(methods or []),
         measures=None if measures is None else [m.strip() for m in measures.split(",")],
         measure_weights=measure_weights,
-        score=score,
+        score=None if score is None else score.value,
         out=out,
         limit=limit,
         shown=shown,

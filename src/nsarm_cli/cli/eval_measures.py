@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nsarm_cli.cli import console
+from nsarm_cli.cli.options import value_of
 from nsarm_cli.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def load_measures(
         device: they run there.
 
     Raises:
-        ConfigError: a name is unknown.
+        BadParameter: a name is unknown.
         WeightsError: a measure that was named cannot be computed.
     """
     from nsarm_cli.evaluation.measures import choose, learned_measures, own_measures
@@ -42,7 +43,8 @@ def load_measures(
     own = {m.name: m for m in [*own_measures(), *learned, *extra]}
     order = ("psnr_y", "ssim_y", "lpips", "dists", "niqe", *PAPER, "lr_psnr", "color_shift")
     available = [own[name] for name in order if name in own]
-    chosen = choose(available, missing, names)
+    with value_of("--measures"):
+        chosen = choose(available, missing, names)
     if names is not None:
         return chosen, []
     reasons: dict[str, list[str]] = {}

@@ -13,6 +13,7 @@ from nsarm_cli.cli import console, eval_model
 from nsarm_cli.cli.eval_measures import load_fid_for, load_measures, require_values
 from nsarm_cli.cli.eval_model import EvaluatedModel, Prompts, captioned
 from nsarm_cli.cli.eval_sets import open_set
+from nsarm_cli.cli.options import value_of
 from nsarm_cli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,14 +84,15 @@ class Run:
         from nsarm_cli.evaluation.robustness import choose_score
         from nsarm_cli.evaluation.sweeps import as_document, choose_sweeps
 
-        # What can be refused is refused before the model is loaded.
+        # What can be refused is refused before anything is fetched or loaded.
+        with value_of("--sweep"):
+            sweeps = [] if self.sweep is None else choose_sweeps(self.sweep)
         captions = self.captions if self.is_captioned else None
         sets = [
             open_set(name, self.data_root, self.limit, self.protocol, captions, ranks)
             for name in self.sets
         ]
         self._check_names([picture_set.name for picture_set, _ in sets])
-        sweeps = [] if self.sweep is None else choose_sweeps(self.sweep)
         device, dtype = self._choose_device()
         measures, missing = load_measures(self.measures, self.measure_weights, device)
         names = [m.name for m in measures]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from nsarm_cli.cli import console
+from nsarm_cli.cli.options import card_size
 
 if TYPE_CHECKING:
     import torch
@@ -57,6 +58,7 @@ Memory = Annotated[
     typer.Option(
         help="With --dry-run: plan for a card of this size instead of this machine.",
         metavar="SIZE",
+        callback=card_size,
         show_default=False,
     ),
 ]

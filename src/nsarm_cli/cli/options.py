@@ -1,10 +1,33 @@
 """Options that commands share, with their checks and help texts."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from nsarm_cli.errors import ConfigError, DeviceError
+
+
+@contextmanager
+def value_of(option: str) -> Iterator[None]:
+    """Turn the refusal of an option's value into wrong usage, which has exit code 2."""
+    try:
+        yield
+    except (ConfigError, DeviceError) as error:
+        raise typer.BadParameter(f"{error}.", param_hint=option) from error
+
+
+def card_size(value: str | None) -> str | None:
+    """Refuse a size of a card that is none; for options named `--memory`."""
+    from nsarm_cli.memory.device import card_of
+
+    if value is not None:
+        with value_of("--memory"):
+            card_of(value)
+    return value
 
 
 class Precision(StrEnum):

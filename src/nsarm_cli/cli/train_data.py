@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nsarm_cli.cli import console
-from nsarm_cli.errors import ConfigError, ImageError
+from nsarm_cli.errors import ImageError
 
 if TYPE_CHECKING:
     from nsarm_cli.training.inspection import Findings
@@ -50,12 +50,15 @@ def check_data(
     from nsarm_cli.training.patterns import find_sources
 
     if degradation not in {*RECIPES, "none"}:
-        raise ConfigError(
-            f'degradation is "{degradation}"; choose one of {", ".join(RECIPES)}, none'
+        raise typer.BadParameter(
+            f'"{degradation}" is unknown; choose one of {", ".join(RECIPES)}, none.',
+            param_hint="--degradation",
         )
     recipe = RECIPES.get(degradation)
     if recipe is not None and crop % recipe.scale:
-        raise ConfigError(f"crop is {crop}; give a multiple of {recipe.scale}")
+        raise typer.BadParameter(
+            f"{crop} pixels do not suit; give a multiple of {recipe.scale}.", param_hint="--crop"
+        )
     with console.progress_bar(1) as bar:
 
         def show(done: int, total: int) -> None:

@@ -54,7 +54,7 @@ def card_of(text: str) -> DeviceMemory:
         DeviceError: the text is no size.
     """
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
-    if match is None or match[2].lower() not in _UNITS or float(match[1]) <= 0:
+    if match is None or match[2].lower() not in _UNITS or not 0 < float(match[1]) < 1e9:
         raise DeviceError(f"memory {text!r} is no size: give a number of gigabytes, such as 16GB")
     size = int(float(match[1]) * 2 ** _UNITS[match[2].lower()])
     return DeviceMemory(size, size, 1 << 62, separate=True)
