@@ -162,8 +162,12 @@ def test_a_dry_run_for_other_machines_says_what_would_fit(nsarm_train, write_set
     assert "a validation needs 0.0" in done.out
 
     wrong = nsarm_train("stage1", "--config", settings, "--dry-run", "--memory", "much")
-    assert wrong.code == 5
+    assert wrong.code == 2
     assert "memory 'much' is no size" in wrong.err
+    for options in (small[:2], small[2:]):
+        refused = nsarm_train("stage1", "--data", "absent", "--config", settings, *options)
+        assert refused.code == 2
+        assert "it is for --dry-run alone" in refused.err
 
 
 def test_training_needs_pictures(nsarm_train, write_settings):

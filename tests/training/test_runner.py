@@ -188,6 +188,19 @@ def test_missing_data_is_named(nsarm_train, write_settings, tmp_path):
     done = nsarm_train("stage1", "--data", tmp_path / "absent", "--config", settings)
     assert done.code == 6
     assert "absent: no such file or folder; give the training pictures with --data" in done.err
+
+
+def test_the_data_and_the_preset_are_looked_at_before_the_model(
+    nsarm_train, write_settings, tmp_path
+):
+    settings = write_settings(model="absent")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.md").touch()
+    done = nsarm_train("stage1", "--data", tmp_path / "empty", "--config", settings)
+    assert (done.code, "empty: no pictures found" in done.err) == (6, True)
+    done = nsarm_train("stage2", "--data", tmp_path / "empty", "--config", "nano-stage1")
+    assert done.code == 6
+    assert "nano-stage1: is a preset of nsarm train stage1, not of stage2; for that" in done.err
     assert nsarm_train("stage1", "--config", settings).code == 2
 
 

@@ -42,5 +42,5 @@ def test_a_named_part_comes_from_its_folder_and_the_rest_from_the_model(
 
 
 def test_a_model_that_is_neither_preset_nor_folder_is_named():
-    with pytest.raises(ConfigError, match=r"absent: neither a model folder nor one of the presets"):
+    with pytest.raises(ConfigError, match=r"absent: neither a model .* --model$"):
         starting_model(Stage2Config(model="absent"))

@@ -8,7 +8,7 @@ import typer
 from nsarm_cli.cli import train_data, train_features
 from nsarm_cli.cli.options import Device, Threads
 from nsarm_cli.cli.train_export import export
-from nsarm_cli.cli.train_plan import DryRun, Memory, WorldSize, show_plan
+from nsarm_cli.cli.train_plan import DryRun, Memory, WorldSize, is_plan, show_plan
 from nsarm_cli.cli.train_run import given, run_stage, settings_of
 
 app = typer.Typer()
@@ -72,7 +72,7 @@ def tokenizer(
     device: Device = "auto",
     threads: Threads = None,
     dry_run: DryRun = False,
-    world_size: WorldSize = 1,
+    world_size: WorldSize = None,
     memory: Memory = None,
 ) -> None:
     """Train the autoencoder whose bits the model predicts."""
@@ -80,8 +80,8 @@ def tokenizer(
 
     options = given(model=model, steps=steps, perceptual_weights=perceptual_weights)
     settings = settings_of(TokenizerConfig, config, options)
-    if dry_run:
-        show_plan(settings, world_size, memory, device, threads)
+    if is_plan(dry_run, world_size, memory):
+        show_plan(settings, world_size or 1, memory, device, threads)
     else:
         run_stage(settings, data, val, out, device=device, threads=threads)
 
@@ -98,15 +98,15 @@ def prior(
     device: Device = "auto",
     threads: Threads = None,
     dry_run: DryRun = False,
-    world_size: WorldSize = 1,
+    world_size: WorldSize = None,
     memory: Memory = None,
 ) -> None:
     """Train the transformer on good pictures alone, by cross-entropy; may be left out."""
     from nsarm_cli.training.config import PriorConfig
 
     settings = settings_of(PriorConfig, config, given(model=model, steps=steps))
-    if dry_run:
-        show_plan(settings, world_size, memory, device, threads)
+    if is_plan(dry_run, world_size, memory):
+        show_plan(settings, world_size or 1, memory, device, threads)
     else:
         run_stage(settings, data, val, out, device=device, threads=threads)
 
@@ -124,7 +124,7 @@ def stage1(
     device: Device = "auto",
     threads: Threads = None,
     dry_run: DryRun = False,
-    world_size: WorldSize = 1,
+    world_size: WorldSize = None,
     memory: Memory = None,
 ) -> None:
     """Train the transformation network, by mean squared error."""
@@ -132,8 +132,8 @@ def stage1(
 
     options = given(model=model, steps=steps, perceptual_weights=perceptual_weights)
     settings = settings_of(Stage1Config, config, options)
-    if dry_run:
-        show_plan(settings, world_size, memory, device, threads)
+    if is_plan(dry_run, world_size, memory):
+        show_plan(settings, world_size or 1, memory, device, threads)
     else:
         run_stage(settings, data, val, out, device=device, threads=threads)
 
@@ -151,7 +151,7 @@ def stage2(
     device: Device = "auto",
     threads: Threads = None,
     dry_run: DryRun = False,
-    world_size: WorldSize = 1,
+    world_size: WorldSize = None,
     memory: Memory = None,
 ) -> None:
     """Train the transformer, by cross-entropy on labels modified by the transformed scales."""
@@ -159,8 +159,8 @@ def stage2(
 
     options = given(model=model, steps=steps, perceptual_weights=perceptual_weights)
     settings = settings_of(Stage2Config, config, options)
-    if dry_run:
-        show_plan(settings, world_size, memory, device, threads)
+    if is_plan(dry_run, world_size, memory):
+        show_plan(settings, world_size or 1, memory, device, threads)
     else:
         run_stage(settings, data, val, out, device=device, threads=threads)
 
@@ -182,7 +182,7 @@ def decoder(
     device: Device = "auto",
     threads: Threads = None,
     dry_run: DryRun = False,
-    world_size: WorldSize = 1,
+    world_size: WorldSize = None,
     memory: Memory = None,
 ) -> None:
     """Adapt the decoder to the bits that the whole model samples."""
@@ -195,8 +195,8 @@ def decoder(
         dists_weights=dists_weights,
     )
     settings = settings_of(DecoderConfig, config, options)
-    if dry_run:
-        show_plan(settings, world_size, memory, device, threads)
+    if is_plan(dry_run, world_size, memory):
+        show_plan(settings, world_size or 1, memory, device, threads)
     else:
         run_stage(settings, data, val, out, device=device, threads=threads)
 
@@ -221,7 +221,7 @@ def varsr(
     device: Device = "auto",
     threads: Threads = None,
     dry_run: DryRun = False,
-    world_size: WorldSize = 1,
+    world_size: WorldSize = None,
     memory: Memory = None,
 ) -> None:
     """Train VARSR's transformer and refiner together, by cross-entropy and a diffusion loss."""
@@ -229,8 +229,8 @@ def varsr(
 
     options = given(model=model, steps=steps, perceptual_weights=perceptual_weights)
     settings = settings_of(VarsrStageConfig, config, options)
-    if dry_run:
-        show_plan(settings, world_size, memory, device, threads)
+    if is_plan(dry_run, world_size, memory):
+        show_plan(settings, world_size or 1, memory, device, threads)
     else:
         poor = negatives or []
         run_stage(settings, data, val, out, device=device, threads=threads, poor=poor)

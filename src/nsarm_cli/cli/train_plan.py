@@ -6,6 +6,7 @@ import typer
 from rich.table import Table
 
 from nsarm_cli.cli import console, train_text
+from nsarm_cli.cli.options import card_size
 
 if TYPE_CHECKING:
     import torch
@@ -22,19 +23,29 @@ DryRun = Annotated[
     ),
 ]
 WorldSize = Annotated[
-    int, typer.Option(min=1, help="With --dry-run: number of processes.", metavar="N")
+    int | None,
+    typer.Option(min=1, help="With --dry-run: number of processes.", metavar="N", show_default="1"),
 ]
 Memory = Annotated[
     str | None,
     typer.Option(
         help="With --dry-run: memory of each device, such as 80GB, instead of that of this one.",
         metavar="SIZE",
+        callback=card_size,
     ),
 ]
 
 _GIB = 2**30
 _USABLE = 0.9
 """Of the free memory: what the allocator cannot use and the device's own program are not ours."""
+
+
+def is_plan(dry_run: bool, world: int | None, memory: str | None) -> bool:
+    """Whether only a plan is asked for; options of plans are refused elsewhere."""
+    for option, value in (("--world-size", world), ("--memory", memory)):
+        if value is not None and not dry_run:
+            raise typer.BadParameter("it is for --dry-run alone.", param_hint=option)
+    return dry_run
 
 
 def show_plan(
@@ -51,7 +62,7 @@ def show_plan(
 
     Raises:
         ConfigError: the settings do not fit together.
-        DeviceError: no such device, or `memory` is no size.
+        DeviceError: no such device.
     """
     import torch
 

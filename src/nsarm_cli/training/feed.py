@@ -1,7 +1,9 @@
 """The batches of a run: from its settings and its pictures to what a step takes."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
@@ -10,6 +12,7 @@ from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.core.schedule import Grid
 from nsarm_cli.training.config import BitsConfig, RunConfig
 from nsarm_cli.training.data import Batch, Batches, Framing, Poor
+from nsarm_cli.training.listing import SUFFIXES, list_pictures
 from nsarm_cli.training.loading import loader
 from nsarm_cli.training.order import Order, ShuffledOrder
 from nsarm_cli.training.patterns import find_sources
@@ -23,6 +26,28 @@ _VALIDATION_SEED = 1_000_003
 
 BatchesFrom = Callable[[int], Iterator[Batch]]
 """Called with a step; gives the batches from there on."""
+
+
+def check_data(data: Sequence[str]) -> None:
+    """Refuse data in which there are no pictures, by a look at names until the first is found.
+
+    Raises:
+        ConfigError: as of `listing.list_pictures`; what is wrong with files may be told later.
+    """
+    paths = find_sources(data).paths
+    if not all(any(map(_may_be_listed, _files_of(path))) for path in paths):
+        list_pictures(paths)
+
+
+def _files_of(path: Path) -> Iterator[str]:
+    if path.is_file():
+        yield path.name
+    for _, _, names in os.walk(path, followlinks=True):
+        yield from names
+
+
+def _may_be_listed(name: str) -> bool:
+    return not name.startswith(".") and Path(name).suffix.lower() in (*SUFFIXES, ".jsonl", ".tar")
 
 
 def training_batches(

@@ -31,7 +31,7 @@ from nsarm_cli.training.decoder import DecoderStage
 from nsarm_cli.training.distributed import Ranks, part_of_batch
 from nsarm_cli.training.economy import choose_attention, economise, let_caches_wait
 from nsarm_cli.training.encode import check_encoded
-from nsarm_cli.training.feed import training_batches, validation_batches
+from nsarm_cli.training.feed import check_data, training_batches, validation_batches
 from nsarm_cli.training.initialise import initialise
 from nsarm_cli.training.loop import Progress, run
 from nsarm_cli.training.lora import ADAPTER_FILE, adapt, adapter_of
@@ -88,6 +88,8 @@ def train(
         ConfigError: the settings, the data or the folder do not fit together.
         WeightsError: the starting model cannot be loaded.
     """
+    for words in (data, validation, poor):
+        check_data(words)  # before the model, which takes longer
     part = part_of_batch(config.batch, config.accumulate, ranks)
     model = _starting_model(config)
     _check_crop(config, model)

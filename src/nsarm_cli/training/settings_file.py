@@ -30,10 +30,11 @@ def read_config(kind: type[Config], source: str | Path) -> Config:
     says nothing.
 
     Raises:
-        ConfigError: no such file or preset, one that cannot be read, not TOML, an unknown key, a
-            wrong type, or bases in a circle.
+        ConfigError: no such file or preset, a preset of another stage, a file that cannot be
+            read, not TOML, an unknown key, a wrong type, or bases in a circle.
     """
     path = _find(source)
+    _check_stage(kind, path)
     try:
         return kind(**_values(kind, path, frozenset()))
     except ConfigError as error:
@@ -49,6 +50,20 @@ def _find(source: str | Path) -> Path:
         known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.toml")))
         raise ConfigError(f"{source}: no such configuration; give a TOML file or one of {known}")
     return preset
+
+
+def _check_stage(kind: type[RunConfig], path: Path) -> None:
+    """Refuse a preset of another stage; its name ends with the name of its stage."""
+    if path.parent != PRESETS:
+        return
+    *_, stage = path.stem.split("-")
+    wanted = kind.__name__.removesuffix("Config").removesuffix("Stage").lower()
+    if stage != wanted:
+        own = [p.stem for p in sorted(PRESETS.glob("*.toml")) if p.stem.split("-")[-1] == wanted]
+        raise ConfigError(
+            f"{path.stem}: is a preset of nsarm train {stage}, not of {wanted}; for that give "
+            f"{' or '.join(own)}, or a TOML file"
+        )
 
 
 def _values(kind: type[RunConfig], path: Path, above: frozenset[Path]) -> dict[str, Any]:

@@ -25,7 +25,8 @@ def starting_config(config: PartsConfig) -> NsarmConfig:
     if Path(config.model).is_dir():
         return read_config(Path(config.model))
     raise ConfigError(
-        f"{config.model}: neither a model folder nor one of the presets {', '.join(PRESETS)}"
+        f"{config.model}: neither a model folder nor one of the presets {', '.join(PRESETS)}; run "
+        "the stage that makes it first, or name another start with --model"
     )
 
 

@@ -36,7 +36,8 @@ def starting_varsr_config(config: VarsrStageConfig) -> VarsrConfig:
     if Path(config.model).is_dir():
         return read_config_of(Path(config.model), VARSR)
     raise ConfigError(
-        f"{config.model}: neither a model folder nor one of the presets {', '.join(PRESETS)}"
+        f"{config.model}: neither a model folder nor one of the presets {', '.join(PRESETS)}; "
+        "name what nsarm weights convert or an earlier run made with --model"
     )
 
 
