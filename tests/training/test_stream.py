@@ -1,20 +1,27 @@
 """Shards behind URLs and commands are read like files, one at a time, and leave nothing."""
 
 import collections
+import errno
 import http.server
+import os
 import pickle
+import shutil
 import tarfile
 import threading
+import types
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from nsarm_cli.errors import ImageError
+from nsarm_cli.errors import ConfigError, ImageError
 from nsarm_cli.training import spool as spool_module
+from nsarm_cli.training import stream
 from nsarm_cli.training.config import PriorConfig, TokenizerConfig
 from nsarm_cli.training.feed import training_batches
+from nsarm_cli.training.inspection import inspect
+from nsarm_cli.training.patterns import find_sources
 from nsarm_cli.training.spool import Spool
 from nsarm_cli.training.stream import StreamedOrder
 
@@ -183,6 +190,77 @@ def test_a_download_cut_short_is_tried_again(server, monkeypatch):
     monkeypatch.setattr(spool_module.urllib.request, "urlopen", lying)
     assert Spool().get(urls(server)[0]).stat().st_size == 10240
     assert server[1]["/0.tar"] == 2
+
+
+@pytest.mark.parametrize("moment", ["listed", "sorted", "decoded"])
+def test_a_shard_that_another_worker_removes_is_fetched_again(server, monkeypatch, moment):
+    """It may do so at any moment between looking for the file and reading from it."""
+    ratios = (1.0, 0.75)
+    expected = names(order_of(urls(server), ratios=ratios), range(4))
+    spool, left = Spool(), [2]
+    name = {"listed": "list_shard", "sorted": "buckets", "decoded": "decode"}[moment]
+    real = getattr(stream, name)
+
+    def remove_and_go_on(*arguments):
+        if left[0]:
+            left[0] -= 1
+            for path in spool.folder.glob("*.tar"):
+                path.unlink()
+        return real(*arguments)
+
+    monkeypatch.setattr(stream, name, remove_and_go_on)
+    assert names(order_of(urls(server), spool, ratios=ratios), range(4)) == expected
+    assert left == [0]
+
+    left[0] = 1000
+    monkeypatch.setattr(StreamedOrder, "_fetch_ahead", lambda *_: None)
+    with pytest.raises(ImageError, match=r"\.tar: was removed again and again .* per_shard higher"):
+        order_of(urls(server), spool, ratios=ratios).picture(0, 0, 0)
+
+
+def test_a_shard_in_use_is_the_last_to_be_removed(server):
+    spool = Spool()
+    order = order_of(urls(server)[:1], spool, per_shard=100)
+    names(order, range(3))
+    (path,) = spool.folder.glob("*.tar")
+    os.utime(path, (0, 0))
+    names(order, [3])
+    assert path.stat().st_mtime > 0
+
+
+@pytest.mark.parametrize("kind", ["url", "pipe"])
+def test_a_full_disk_is_named_and_not_the_network(server, shards, monkeypatch, kind):
+    """A command only says that it failed, so the disk itself is asked."""
+    source = urls(server)[0]
+    if kind == "pipe":
+        source = f"pipe:head -c 3000 '{shards}/0.tar'; exit 1"
+        full = types.SimpleNamespace(free=0)
+        monkeypatch.setattr(spool_module.shutil, "disk_usage", lambda _folder: full)
+    else:
+
+        def fail(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(spool_module.shutil, "copyfileobj", fail)
+    spool = Spool()
+    with pytest.raises(ConfigError) as error:
+        order_of([source], spool).picture(0, 0, 0)
+    assert str(error.value).startswith(
+        f"{spool.folder}: cannot hold shards (No space left on device); set TMPDIR to a folder"
+    )
+    with pytest.raises(ConfigError, match="cannot hold shards"):
+        inspect(find_sources([source]), 32, None)
+    assert list(spool.folder.glob("*.part")) == []
+    assert server[1].total() <= 2  # none is tried again
+
+
+def test_a_lost_folder_is_named_too(server):
+    spool = Spool()
+    shutil.rmtree(spool.folder)
+    spool.folder.write_text("")
+    with pytest.raises(ConfigError, match=r"nsarm-shards-.*: cannot hold shards .*; set TMPDIR"):
+        spool.get(urls(server)[0])
+    spool.folder.unlink()
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -208,6 +208,11 @@ def _records(sources: Sources) -> Iterator[Record]:
     spool = Spool()
     for shard in sources.streams:
         try:
-            yield from list_shard(spool.get(shard))
-        except (ImageError, ConfigError) as error:
+            path = spool.get(shard)
+        except ImageError as error:
+            _log.warning("left out: %s", error)
+            continue
+        try:
+            yield from list_shard(path)
+        except ConfigError as error:
             _log.warning("left out: %s", error)

@@ -75,7 +75,7 @@ def inspect(
         progress: called with the pictures (or shards from elsewhere) done and their number.
 
     Raises:
-        ConfigError: there is no picture at all.
+        ConfigError: there is no picture at all, or no room for shards from elsewhere.
     """
     found = Findings()
     listing = Listing() if sources.streams else list_pictures(sources.paths)
@@ -114,9 +114,12 @@ def _streamed(
     for number, shard in enumerate(shards):
         progress(number, len(shards))
         try:
-            yield from list_shard(spool.get(shard))
+            path = spool.get(shard)
         except ImageError as error:
             found.corrupt.append(str(error))
+            continue
+        try:
+            yield from list_shard(path)
         except ConfigError as error:
             found.corrupt.append(f"{shard}: not a readable tar shard ({error.__cause__})")
 

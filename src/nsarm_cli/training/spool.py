@@ -5,6 +5,7 @@ the run. All workers of a process share it.
 """
 
 import contextlib
+import errno
 import hashlib
 import http.client
 import logging
@@ -28,6 +29,13 @@ _PAUSE_S = 2.0
 _TIMEOUT_S = 60
 _KEPT = 3
 """Shards that stay: the one in use, the next, and the last for a worker that lags behind."""
+_OF_THE_DISK = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT),
+}
+"""What goes wrong with a file and not with the network."""
+_LEAST_ROOM = 1 << 20
+"""Bytes; a disk with fewer counts as full."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,10 +51,7 @@ class Spool:
         try:
             self.folder = Path(tempfile.mkdtemp(prefix="nsarm-shards-"))
         except OSError as error:
-            raise ConfigError(
-                f"{tempfile.gettempdir()}: cannot hold shards ({error.strerror}); "
-                "set TMPDIR to a folder with room"
-            ) from error
+            raise _no_room(Path(tempfile.gettempdir()), error) from error
         self._finalizer = weakref.finalize(self, _remove, self.folder, os.getpid())
 
     def __getstate__(self) -> Path:
@@ -63,14 +68,28 @@ class Spool:
 
         Raises:
             ImageError: it cannot be had.
+            ConfigError: there is no room for it.
         """
         path = self.folder / f"{hashlib.sha256(source.encode()).hexdigest()[:32]}.tar"
-        with FileLock(path.with_suffix(".lock")):
-            if not path.exists():
-                _fetch(source, path)
-                self._forget_old(path)
-            path.touch()
+        try:
+            with FileLock(path.with_suffix(".lock")):
+                while not self.holds(path):
+                    _fetch(source, path)
+                    self._forget_old(path)
+        except OSError as error:
+            raise _no_room(self.folder, error) from error
         return path
+
+    def holds(self, path: Path) -> bool:
+        """Whether a shard is still here; if so, it becomes the one that was used last.
+
+        Other workers remove what was not used for long.
+        """
+        try:
+            os.utime(path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _forget_old(self, newest: Path) -> None:
         shards = [p for p in self.folder.glob("*.tar") if p != newest]
@@ -81,7 +100,12 @@ class Spool:
 
 
 def _fetch(source: str, path: Path) -> None:
-    """Write a shard under a temporary name, then rename; what fails is tried again."""
+    """Write a shard under a temporary name, then rename; what fails is tried again.
+
+    Raises:
+        ImageError: it cannot be had.
+        OSError: it cannot be written.
+    """
     part = path.with_suffix(f".{os.getpid()}.part")
     for attempt in range(_TRIES):
         if attempt:
@@ -93,6 +117,11 @@ def _fetch(source: str, path: Path) -> None:
                 _download(source, part)
             part.replace(path)
         except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in _OF_THE_DISK:
+                raise
+            # A command tells nobody why it failed; but where it had no room to write, that is why.
+            if shutil.disk_usage(path.parent).free < _LEAST_ROOM:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             reason: Exception = error
             gone = isinstance(error, urllib.error.HTTPError) and 400 <= error.code < 500
             if gone:
@@ -121,6 +150,13 @@ def _run(command: str, path: Path) -> None:
         done = subprocess.run(command, shell=True, stdout=file, check=False)  # noqa: S602
     if done.returncode:
         raise OSError(f"the command ended with {done.returncode}")
+
+
+def _no_room(folder: Path, error: OSError) -> ConfigError:
+    return ConfigError(
+        f"{folder}: cannot hold shards ({error.strerror or error}); set TMPDIR to a folder with "
+        f"room for {_KEPT + 1} of them"
+    )
 
 
 def _remove(folder: Path, process: int) -> None:

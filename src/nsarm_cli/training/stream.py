@@ -22,6 +22,9 @@ from nsarm_cli.training.photos import Pixels, decode
 from nsarm_cli.training.records import Record
 from nsarm_cli.training.spool import Spool
 
+_TRIES = 3
+"""Times that a shard is fetched anew where other workers remove it before it is read."""
+
 
 @dataclass(frozen=True)
 class _Shard:
@@ -84,7 +87,8 @@ class StreamedOrder:
         except ImageError:
             if attempt == 0:
                 raise
-            shard = self._visit(number + attempt)  # another shard in place of a bad one
+            number += attempt  # another shard in place of a bad one
+            shard = self._visit(number)
         bucket = next(iter(shard.buckets.values()))
         if len(self._ratios) > 1:
             bucket = shard.buckets.get(self.ratio(step), bucket)
@@ -94,8 +98,15 @@ class StreamedOrder:
             drawn = step % self._steps * self._size + place - self._first
             order = np.random.default_rng((self._seed, number, *b"visit")).permutation(len(bucket))
             index = int(order[drawn % len(bucket)])
-        record = shard.records[index]
-        return record, decode(record)
+        for _ in range(_TRIES):
+            record = shard.records[index]
+            try:
+                return record, decode(record)
+            except ImageError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
+            shard = self._visit(number)  # another worker has removed it meanwhile
+        raise _overtaken(self.source(number))
 
     def _number(self, step: int) -> int:
         """The visit that a step is part of, counted over all processes."""
@@ -114,7 +125,7 @@ class StreamedOrder:
         if number in self._bad:
             raise ImageError(self._bad[number])
         found = self._open.get(number)
-        if found is not None and found.path.exists():
+        if found is not None and self._spool.holds(found.path):
             return found
         try:
             found = self._read(self.source(number))
@@ -129,19 +140,34 @@ class StreamedOrder:
         return found
 
     def _read(self, source: str) -> _Shard:
-        path = self._spool.get(source)
-        try:
-            records = list(list_shard(path))
-        except ConfigError as error:
-            raise ImageError(f"{source}: not a readable tar shard ({error.__cause__})") from error
-        if not records:
-            raise ImageError(f"{source}: has no pictures; remove it from --data")
-        everything = {self._ratios[0]: np.arange(len(records))}
-        several = len(self._ratios) > 1
-        return _Shard(path, records, buckets(records, self._ratios) if several else everything)
+        for _ in range(_TRIES):
+            path = self._spool.get(source)
+            try:
+                records = list(list_shard(path))
+            except ConfigError as error:
+                if isinstance(error.__cause__, FileNotFoundError):
+                    continue  # another worker has removed it meanwhile
+                raise ImageError(
+                    f"{source}: not a readable tar shard ({error.__cause__})"
+                ) from error
+            if not records:
+                raise ImageError(f"{source}: has no pictures; remove it from --data")
+            shapes = {self._ratios[0]: np.arange(len(records))}
+            if len(self._ratios) > 1:
+                shapes = buckets(records, self._ratios)
+            if self._spool.holds(path):  # or else the shapes may not be those of the pictures
+                return _Shard(path, records, shapes)
+        raise _overtaken(source)
 
     def _fetch_ahead(self, source: str) -> None:
         try:
             self._spool.get(source)
-        except (ImageError, OSError):
+        except (ImageError, ConfigError):
             return  # told when it is needed
+
+
+def _overtaken(source: str) -> ImageError:
+    return ImageError(
+        f"{source}: was removed again and again while it was read; set per_shard higher or "
+        "workers lower"
+    )
