@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from nsarm_cli.training import pace
 from nsarm_cli.training.pace import Pace, peak_flops
 
 
@@ -39,6 +40,30 @@ def test_operations_are_counted_once_and_only_when_asked_for():
     pace.speed(0)
     pace.speed(0)
     assert asked == [1]
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "A100"),
+        ("NVIDIA A100 80GB PCIe", "A100"),
+        ("NVIDIA H100 80GB HBM3", "H100"),
+        ("NVIDIA H100 PCIe", "H100 PCIe"),
+        ("NVIDIA H100 NVL", "H100 NVL"),
+        ("NVIDIA A10", "A10"),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"),
+        ("NVIDIA RTX A1000", None),
+        ("NVIDIA A10G", None),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", None),
+        ("NVIDIA GeForce RTX 4090 D", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+    ],
+)
+def test_a_gpu_is_known_by_its_whole_name_and_others_are_measured(monkeypatch, name, known):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+    monkeypatch.setattr(pace, "_measured", lambda *_: 1.0)
+    rate = 1.0 if known is None else pace.NAMED[known]
+    assert peak_flops(torch.device("cuda"), torch.bfloat16) == rate
 
 
 def test_a_processor_is_measured_and_a_known_gpu_is_named(monkeypatch):

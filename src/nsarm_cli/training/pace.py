@@ -1,5 +1,6 @@
 """How fast a run goes, and how much of what the device could do that is."""
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     if device.type == "cuda" and dtype == torch.bfloat16:
         name = torch.cuda.get_device_name(device)
         for known, rate in NAMED.items():
-            if known in name:
+            # Whole words: an RTX A1000 is no A100, nor is a part of one.
+            if re.search(rf"\b{known}\b(?!.* (D|Ti|Laptop|MIG)\b)", name):
                 return rate
     side = _SIDES.get(device.type, _OTHER_SIDE)
     # A processor without instructions for bf16 is fastest in float32.
