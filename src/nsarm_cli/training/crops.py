@@ -11,9 +11,6 @@ from PIL import Image
 from nsarm_cli.models.core.schedule import Grid
 from nsarm_cli.training.photos import Pixels
 
-FRAMINGS = ("crop", "whole")
-TURNS = ("all", "mirror", "none")
-
 
 def cut(
     pixels: Pixels,
