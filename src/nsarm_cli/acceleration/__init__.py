@@ -1,7 +1,6 @@
 """Compiling a model for many pictures: slower to begin, quicker from then on."""
 
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +9,7 @@ from nsarm_cli.acceleration.attention import MeasuredAttention, cuda_seconds
 from nsarm_cli.acceleration.graphs import CudaGraphs
 from nsarm_cli.memory.placement import Offloadable
 from nsarm_cli.models.core.block import Block
-from nsarm_cli.models.core.compiled import compile_blocks
+from nsarm_cli.models.core.compiled import compile_blocks, compile_network
 from nsarm_cli.models.core.recorded import RecordedPasses
 from nsarm_cli.models.interface import SuperResolver
 
@@ -38,7 +37,5 @@ def accelerate(resolver: SuperResolver, device: torch.device, backend: str = "in
             resolver.transformer.plan_attention = MeasuredAttention(partial(cuda_seconds, device))
             RecordedPasses.install(resolver.transformer, partial(CudaGraphs, device))
     compile_blocks(blocks, backend)
-    options: dict[str, Any] = {"backend": backend, "dynamic": False}
     for network in networks:
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        network.compile(**options)
+        compile_network(network, backend)

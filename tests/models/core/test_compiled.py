@@ -3,11 +3,15 @@
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
 from torch.nn.attention import SDPBackend
 
 from nsarm_cli.acceleration import accelerate
 from nsarm_cli.acceleration.attention import MeasuredAttention
+from nsarm_cli.memory.placement import Placement
+from nsarm_cli.memory.settings import MemorySettings, Offload
 from nsarm_cli.models.core.attention import scale_by_scale
+from nsarm_cli.models.core.compiled import compile_network
 from nsarm_cli.models.core.recorded import RecordedPasses
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.resolver import NsarmResolver, NsarmTextResolver
@@ -18,6 +22,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def fresh_compiler():
     torch._dynamo.reset()
+    counters.clear()
     yield
     torch._dynamo.reset()
 
@@ -112,6 +117,33 @@ def test_on_a_gpu_passes_are_recorded_and_attention_is_measured(make_model):
     accelerate(NsarmResolver(on_processor), CPU, "eager")
     assert on_processor.transformer.plan_attention is scale_by_scale
     assert on_processor.transformer.through_blocks.__self__ is on_processor.transformer
+
+
+def test_networks_that_wait_elsewhere_are_compiled_once(make_model, windows):
+    """What brings their weights and takes them away again is no part of a graph."""
+    model = make_model()
+    resolver = NsarmResolver(model)
+    plain = traced(resolver, windows[:1])
+    Placement(resolver, CPU, torch.clone).apply(MemorySettings(torch.float32, offload=Offload.IDLE))
+    counter = CompileCounterWithBackend("eager")
+    for network in resolver.visitors:
+        compile_network(network, counter)
+    for _ in range(3):
+        found = traced(resolver, windows[:1])
+        assert torch.allclose(found["picture"], plain["picture"], atol=1e-5)
+    assert counter.frame_count == len(resolver.visitors)
+    # The compiler looked at nothing else: at no hook, and at no network twice.
+    assert counters["frames"]["total"] == len(resolver.visitors)
+
+
+def test_pinned_kernels_stay_where_they_are_pinned(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "is_pinned", lambda _: True)
+    convolution = torch.nn.Conv2d(5, 7, 3)
+    kernels, place = convolution.weight.detach().clone(), convolution.weight.data_ptr()
+    compile_network(convolution, "eager")
+    assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
+    assert convolution.weight.data_ptr() == place
+    assert torch.equal(convolution.weight, kernels)
 
 
 def test_names_of_weights_stay(make_model):
