@@ -47,6 +47,7 @@ class Retry:
     def __init__(self, device: torch.device, batch: int, relief: Relief | None) -> None:
         self._device = device
         self._relief = relief
+        self._full_main = False
         self.batch = batch
 
     def windows(
@@ -107,7 +108,7 @@ class Retry:
         with told_apart():
             if self._relief is not None and self._relief.ease(may_change=may_change):
                 return
-        if self._device.type == "cpu":
+        if self._full_main:
             raise MemoryError(f"main memory is full {doing}")
         raise DeviceError(
             f"device {self._device} is out of memory {doing}, and nothing is left that would "
@@ -127,8 +128,9 @@ class Retry:
             with told_apart(), torch.inference_mode():
                 return work()
         except torch.OutOfMemoryError:
-            return None
+            self._full_main = False
         except MemoryError:
             if self._device.type != "cpu":  # less on the device would not help
                 raise
-            return None
+            self._full_main = True
+        return None
