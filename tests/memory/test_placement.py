@@ -6,13 +6,16 @@ import pytest
 import torch
 from tests.published_varsr import make_varsr
 
+from nsarm_cli.memory.estimate import estimate
+from nsarm_cli.memory.pinned import arrange
 from nsarm_cli.memory.placement import Offloadable, Placement
 from nsarm_cli.memory.settings import MemorySettings, Offload
 from nsarm_cli.models.core.transformer import TransformerConfig
 from nsarm_cli.models.interface import Sampling
 from nsarm_cli.models.nsarm.autoencoder import AutoencoderConfig
-from nsarm_cli.models.nsarm.config import NSARM_NANO
-from nsarm_cli.models.nsarm.model import NsarmModel
+from nsarm_cli.models.nsarm.config import NSARM_8B, NSARM_NANO
+from nsarm_cli.models.nsarm.memory import memory_needs
+from nsarm_cli.models.nsarm.model import NsarmModel, cast_for_inference
 from nsarm_cli.models.nsarm.resolver import NsarmResolver, NsarmTextResolver
 from nsarm_cli.models.nsarm.transformation import ConvolutionalTransformationConfig
 from nsarm_cli.models.varsr.resolver import VarsrResolver
@@ -92,6 +95,81 @@ def test_blocks_come_one_at_a_time(resolver):
     block = sum(p.nbytes for p in resolver.transformer.blocks[0].parameters())
     visitors = [sum(p.nbytes for p in v.parameters()) for v in resolver.visitors]
     assert carry.peak == max(block, *visitors)
+
+
+class Memory:
+    """Gives memory as PyTorch gives pinned memory, and refuses after some pieces."""
+
+    def __init__(self, pieces=1000):
+        self.taken = []
+        self.left = pieces
+
+    def __call__(self, size):
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("CUDA error: out of memory")
+        self.taken.append(size)
+        return torch.empty(size, dtype=torch.uint8)
+
+
+def test_what_waits_shares_pinned_memory_and_computes_the_same(resolver):
+    kernels = resolver.model.autoencoder.decoder.conv_in.weight
+    kernels.data = kernels.data.contiguous(memory_format=torch.channels_last)
+    expected = run(resolver)
+    memory = Memory()
+    Placement(resolver, CPU, Carrier(), memory).apply(
+        MemorySettings(torch.float32, offload=Offload.ALL)
+    )
+    assert torch.equal(run(resolver), expected)
+    waiting = [*resolver.visitors, *resolver.transformer.blocks]
+    tensors = [tensor for module in waiting for tensor in module.parameters()]
+    places = {tensor.untyped_storage().data_ptr() for tensor in tensors}
+    assert len(places) == len(memory.taken) < len(tensors) / 5
+    assert all(size.bit_count() == 1 for size in memory.taken)
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in tensors)
+    kernels = resolver.model.autoencoder.decoder.conv_in.weight
+    assert kernels.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_what_cannot_be_pinned_waits_all_the_same(resolver):
+    expected = run(resolver)
+    memory = Memory(pieces=2)
+    Placement(resolver, CPU, Carrier(), memory).apply(
+        MemorySettings(torch.float32, offload=Offload.ALL)
+    )
+    assert len(memory.taken) == 2
+    assert torch.equal(run(resolver), expected)
+
+
+@pytest.mark.parametrize("lengths", [[1], [512, 513, 1], [3 << 20] * 9 + [5], [1 << 29, 7]])
+def test_places_do_not_overlap_and_are_within_their_piece(lengths):
+    pieces = arrange(lengths)
+    numbers = [number for piece in pieces for number, _ in piece.places]
+    assert sorted(numbers) == list(range(len(lengths)))
+    for piece in pieces:
+        ends = [0]
+        for number, first in piece.places:
+            assert first >= ends[-1]
+            ends.append(first + lengths[number])
+        assert ends[-1] <= piece.size
+
+
+@pytest.mark.parametrize("resident", [0, 20, 39])
+def test_the_estimate_is_what_the_published_model_takes_in_pinned_memory(published, resident):
+    """One by one, 40 blocks of 392 MiB would take 512 MiB each."""
+    waiting = [*published.visitors, *published.transformer.blocks[resident:]]
+    lengths = [tensor.nbytes for module in waiting for tensor in module.parameters()]
+    taken = sum(piece.size for piece in arrange(lengths))
+    settings = MemorySettings(torch.bfloat16, offload=Offload.WEIGHTS, resident=resident)
+    planned = estimate(memory_needs(NSARM_8B), settings).host
+    assert sum(lengths) <= taken <= planned <= 1.06 * taken
+
+
+@pytest.fixture(scope="module")
+def published() -> NsarmTextResolver:
+    with torch.device("meta"):
+        model = cast_for_inference(NsarmModel(NSARM_8B), torch.bfloat16)
+    return NsarmTextResolver(model, torch.empty(1, 2048))
 
 
 def test_a_model_can_be_placed_again(resolver):

@@ -7,7 +7,7 @@ import torch
 
 from nsarm_cli.errors import DeviceError
 from nsarm_cli.memory.device import DeviceMemory, card_of, memory_of
-from nsarm_cli.memory.estimate import GIB, estimate
+from nsarm_cli.memory.estimate import GIB, PINNED, estimate
 from nsarm_cli.memory.planner import Wishes, choose, ladder, required
 from nsarm_cli.memory.settings import MemorySettings, Offload, Quantize
 from nsarm_cli.models.core.memory import MemoryNeeds, Moment, Network
@@ -85,7 +85,7 @@ def test_idle_networks_are_away_and_the_transformer_stays():
         TRANSFORMER + 4 * BLOCK,
         400 + TRANSFORMER + 4 * BLOCK,
     ]
-    assert estimate(SMALL, MemorySettings(BF16, offload=Offload.IDLE)).host == 600
+    assert estimate(SMALL, MemorySettings(BF16, offload=Offload.IDLE)).host == int(600 * PINNED)
 
 
 @pytest.mark.parametrize("resident", [0, 2])
@@ -93,13 +93,13 @@ def test_blocks_that_come_and_go_are_there_one_at_a_time(resident):
     settings = MemorySettings(BF16, offload=Offload.WEIGHTS, resident=resident)
     stay = TRANSFORMER + resident * BLOCK
     assert [w for w, *_ in sums(settings)] == [200 + stay, stay + BLOCK, 400 + stay]
-    assert estimate(SMALL, settings).host == 600 + (4 - resident) * BLOCK
+    assert estimate(SMALL, settings).host == int((600 + (4 - resident) * BLOCK) * PINNED)
 
 
 def test_a_cache_that_waits_leaves_one_blocks_share():
     settings = MemorySettings(BF16, offload=Offload.ALL)
     assert [c for _, c, _ in sums(settings)] == [0, 20, 0]
-    assert estimate(SMALL, settings).host == 600 + 4 * BLOCK + 80
+    assert estimate(SMALL, settings).host == int((600 + 4 * BLOCK) * PINNED) + 80
 
 
 @pytest.mark.parametrize(

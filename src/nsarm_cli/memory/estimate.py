@@ -7,6 +7,9 @@ from nsarm_cli.models.core.memory import MemoryNeeds, Moment, Network
 
 GIB = 2**30
 
+PINNED = 1.05
+"""Pinned memory comes in powers of two, and the last of them is not always full; see `pinned`."""
+
 _WIDE = 4
 _INT4_GROUP = 128
 """Neighbouring numbers of a row that share a scale and a zero."""
@@ -59,12 +62,13 @@ def estimate(needs: MemoryNeeds, settings: MemorySettings, *, guided: bool = Fal
         guided: whether guidance is on, which doubles what the transformer holds.
     """
     moments = tuple(_moment(needs, moment, settings, guided=guided) for moment in needs.moments)
-    host = 0
+    waiting = 0
     if settings.offload is not Offload.NONE:
         # What leaves the device has its place there for good: it comes as a copy.
-        host = sum(weight_bytes(n, settings) for n in needs.networks if not n.blocks)
+        waiting = sum(weight_bytes(n, settings) for n in needs.networks if not n.blocks)
     if settings.offload in {Offload.WEIGHTS, Offload.ALL}:
-        host += sum((n.blocks - settings.resident) * _block(n, settings) for n in needs.networks)
+        waiting += sum((n.blocks - settings.resident) * _block(n, settings) for n in needs.networks)
+    host = int(waiting * PINNED)
     if settings.offload is Offload.ALL:
         host += max(_cache(moment, settings, guided=guided) for moment in needs.moments)
     return Estimate(moments, host)

@@ -11,6 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from nsarm_cli.memory.pinned import arrange, copied_to
 from nsarm_cli.memory.settings import MemorySettings, Offload
 from nsarm_cli.models.core.transformer import NextScaleTransformer
 
@@ -18,6 +19,9 @@ HOME = torch.device("cpu")
 
 Carry = Callable[[Tensor], Tensor]
 """Brings a tensor to the device; gives it back as it is when it is there already."""
+
+Pin = Callable[[int], Tensor]
+"""Takes so many bytes of pinned main memory."""
 
 
 @runtime_checkable
@@ -47,14 +51,21 @@ class Placement:
         resolver: its model, on the device or in main memory.
         device: where it computes.
         carry: brings a tensor there; by default a copy that does not wait.
+        pin: takes memory for what waits; by default from PyTorch on a CUDA GPU, and nothing is
+            pinned elsewhere.
     """
 
     def __init__(
-        self, resolver: Offloadable, device: torch.device, carry: Carry | None = None
+        self,
+        resolver: Offloadable,
+        device: torch.device,
+        carry: Carry | None = None,
+        pin: Pin | None = None,
     ) -> None:
         self._resolver = resolver
         self._device = device
         self._carry = carry or (lambda tensor: tensor.to(device, non_blocking=True))
+        self._pin = pin or (_pinned if device.type == "cuda" else None)
         self._hooks = ExitStack()
 
     def apply(self, settings: MemorySettings) -> None:
@@ -67,25 +78,34 @@ class Placement:
         streamed: list[nn.Module] = []
         if settings.offload in {Offload.WEIGHTS, Offload.ALL}:
             streamed = blocks[settings.resident :]
-        for module in (*visitors, *streamed):
-            self._send_home(module)
+        self._send_home([*visitors, *streamed])
         self._settle(self._resolver.model, {*visitors, *streamed})
         for module in visitors:
             self._let_visit(module)
         transformer.at_work = self._visit if streamed else nullcontext
         transformer.cache_home = HOME if settings.offload is Offload.ALL else None
 
-    def _send_home(self, module: nn.Module) -> None:
-        module.to(HOME)
-        if self._device.type != "cuda":
+    def _send_home(self, modules: Sequence[nn.Module]) -> None:
+        for module in modules:
+            module.to(HOME)
+        if self._pin is None:
             return
-        for owner, name, tensor in _tensors(module):
-            # Copies from pinned memory are quicker, and the processor need not wait for them.
+        # Copies from pinned memory are quicker, and the processor need not wait for them.
+        waiting = [
+            (owner, name, tensor.nbytes)
+            for module in modules
+            for owner, name, tensor in _tensors(module)
+            if _can_be_pinned(tensor)
+        ]
+        for piece in arrange([length for *_, length in waiting]):
             try:
-                pinned = tensor.detach().pin_memory()
-            except (RuntimeError, NotImplementedError):  # too much for the system, or quantised
+                memory = self._pin(piece.size)
+            except RuntimeError:  # too much for the system: the others wait as they are
                 return
-            setattr(owner, name, _like(tensor, pinned))
+            for number, first in piece.places:
+                owner, name, _ = waiting[number]
+                tensor = getattr(owner, name)
+                setattr(owner, name, _like(tensor, copied_to(memory[first:], tensor.detach())))
 
     def _settle(self, module: nn.Module, away: set[nn.Module]) -> None:
         """Bring a module to the device, without the parts that are to be away."""
@@ -124,6 +144,15 @@ class Placement:
         finally:
             for owner, name, tensor in at_home:
                 setattr(owner, name, tensor)
+
+
+def _pinned(size: int) -> Tensor:
+    return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+
+
+def _can_be_pinned(tensor: Tensor) -> bool:
+    """Whether it is a plain tensor, not a quantised one, and not pinned yet."""
+    return type(tensor.detach()) is Tensor and tensor.nbytes > 0 and not tensor.is_pinned()
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[nn.Module, str, Tensor]]:

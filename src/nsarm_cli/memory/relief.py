@@ -84,6 +84,8 @@ class Relief:
         finally:
             if self._device.type == "cuda":
                 torch.cuda.empty_cache()
+                # What was pinned and is not wanted any more; not in the oldest PyTorch we accept.
+                getattr(torch.accelerator, "empty_host_cache", lambda: None)()
         return True
 
     def _smaller(self, *, may_change: bool) -> list[MemorySettings]:
