@@ -5,6 +5,7 @@ import json
 import pytest
 from PIL import Image
 
+from nsarm_cli.cli.eval_model import weights_digest
 from nsarm_cli.cli.main import main
 
 CAPTIONS = {"a": "a red dog", "b": "the cat", "c": "a blurry image"}
@@ -67,6 +68,24 @@ def test_fixed_prompt_and_captions_stand_side_by_side(
     assert code == 0, err
     assert list(results(tmp_path)["sets"][0]["methods"]) == [f"{name}-captions", "bicubic"]
     assert pixels(tmp_path, f"{name}-captions") != both
+
+
+def test_a_model_of_the_hub_is_evaluated(evaluate, make_set, text_model, tmp_path, monkeypatch):
+    """The Hub's library is tried in the tests of weights; here it has fetched already."""
+    fetched = []
+
+    def fetch(model, text=False):
+        fetched.append(model)
+        return text_model
+
+    monkeypatch.setattr("nsarm_cli.weights.snapshot.fetch_config", fetch)
+    monkeypatch.setattr("nsarm_cli.weights.snapshot.fetch_model", fetch)
+    code, _, err = evaluate("--dataset", make_set(("a",)), "--model", "me/micro@v1")
+    assert code == 0, err
+    assert set(fetched) == {"me/micro@v1"}
+    assert results(tmp_path)["model"]["weights"] == weights_digest(str(text_model))
+    assert list(results(tmp_path)["sets"][0]["methods"]) == ["me/micro@v1", "bicubic"]
+    assert pixels(tmp_path, "me/micro@v1")
 
 
 def test_captions_are_found_below_the_data_root_and_what_is_missing_is_named(

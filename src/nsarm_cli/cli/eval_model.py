@@ -181,14 +181,15 @@ def find_captions(picture_set: "PictureSet", places: Sequence[Path]) -> "Picture
 
 
 def weights_digest(model: str) -> str:
-    """Name the weights that outputs were made with: a digest of the model's files."""
-    from nsarm_cli.weights.catalog import find_model
-    from nsarm_cli.weights.store import Store
+    """Name the weights that outputs were made with: a digest of the model's files.
 
-    folder = Path(model)
-    found = folder if folder.is_dir() else Store().runnable(find_model(model))
+    Raises:
+        WeightsError: there is no such model here.
+    """
+    from nsarm_cli.weights.locate import locate
+
     digest = hashlib.sha256()
-    for path in sorted((found or folder).glob("*")):
+    for path in sorted(locate(model).glob("*")):
         if path.suffix in (".json", ".safetensors"):
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
