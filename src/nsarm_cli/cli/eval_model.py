@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsarm_cli.cli.memory_options import MemoryOptions, OffloadChoice, QuantizeChoice
 from nsarm_cli.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from nsarm_cli.evaluation.pictures import Item, PictureSet
     from nsarm_cli.evaluation.protocol import Protocol
     from nsarm_cli.evaluation.ranks import Ranks
+    from nsarm_cli.memory.relief import Relief
+    from nsarm_cli.memory.session import Session
     from nsarm_cli.pipeline import Upscaler
 
 
@@ -129,9 +132,10 @@ def load(
     Raises:
         ConfigError: there are captions and the model takes no text.
         WeightsError: the model, or its text encoder, is missing or damaged.
+        DeviceError: the device has no room for it.
     """
-    from nsarm_cli.pipeline import Upscaler
-    from nsarm_cli.weights.families import load_resolver, load_text_encoder, text_width
+    from nsarm_cli.memory.settings import Quantize
+    from nsarm_cli.weights.families import load_text_encoder, text_width
 
     features: dict[str, Tensor] = {}
     if prompts is not Prompts.FIXED:
@@ -141,7 +145,11 @@ def load(
         encoder = load_text_encoder(model, device, dtype)
         features = {text: encoder.encode([text])[0] for text in distinct}
         del encoder
-    upscaler = Upscaler(load_resolver(model, device, dtype), device)
+    # Planned only now that the text encoder has left the memory.
+    room = MemoryOptions(OffloadChoice.AUTO, QuantizeChoice.AUTO, None, None)
+    session = room.session(model, device, dtype)
+    room.announce(session)
+    upscaler = _load_steadily(session)
     settings = {
         "model": model,
         "weights": weights_digest(model),
@@ -149,7 +157,46 @@ def load(
         "seed": seed,
         "sampling": str(upscaler.sampling),
     }
+    if (quantize := session.settings.quantize) is not Quantize.NONE:  # offloading changes nothing
+        settings["quantize"] = str(quantize)
     return EvaluatedModel(name, upscaler, seed, settings, prompts, features)
+
+
+@dataclass
+class _Steady:
+    """A relief that no longer quantises once the first picture is begun.
+
+    All outputs of an evaluation thus come from the same numbers; see `retry.Relief`.
+    """
+
+    relief: "Relief"
+    keeps_numbers: bool = False
+
+    def ease(self, *, may_change: bool) -> bool:
+        return self.relief.ease(may_change=may_change and not self.keeps_numbers)
+
+
+def _load_steadily(session: "Session") -> "Upscaler":
+    """Load the model of a session so that its numbers stay as they are from now on."""
+    from PIL import Image
+
+    from nsarm_cli.pipeline import Upscaler
+
+    resolver, relief = session.load()
+    batch = session.settings.batch
+    if relief is None:
+        return Upscaler(resolver, session.device, batch=batch)
+    steady = _Steady(relief)
+    upscaler = Upscaler(resolver, session.device, batch=batch, relief=steady)
+    if _may_be_full(session.device):  # what one window needs beyond the plan shows here
+        upscaler.upscale(Image.new("RGB", (upscaler.window, upscaler.window)), seed=0)
+    steady.keeps_numbers = True
+    return upscaler
+
+
+def _may_be_full(device: "torch.device") -> bool:
+    """Whether to try one window first: a processor takes long, and seldom refuses memory."""
+    return device.type == "cuda"
 
 
 def find_captions(picture_set: "PictureSet", places: Sequence[Path]) -> "PictureSet":

@@ -14,7 +14,7 @@ from nsarm_cli.cli.eval_measures import load_fid_for, load_measures, require_val
 from nsarm_cli.cli.eval_model import EvaluatedModel, Prompts, captioned
 from nsarm_cli.cli.eval_sets import open_set
 from nsarm_cli.cli.options import value_of
-from nsarm_cli.errors import ConfigError
+from nsarm_cli.errors import ConfigError, DeviceError
 
 if TYPE_CHECKING:
     import torch
@@ -107,7 +107,7 @@ class Run:
         # FID stands beside all other measures: not where some were chosen.
         is_whole = ranks.is_first and self.measures is None
         fid = load_fid_for([s for s, _ in sets], device, missing) if is_whole else None
-        model = self._load([s for s, _ in sets], device, dtype)
+        model = self._load([s for s, _ in sets], device, dtype, ranks)
         entries: list[SetReport] = []
         methods: list[list[Method]] = []
         swept: list[SweepResult] = []
@@ -133,15 +133,11 @@ class Run:
         return Report(entries, measures, missing, self._facts(model, device), extra), methods
 
     def _ours(
-        self,
-        model: "EvaluatedModel | None",
-        picture_set: "PictureSet",
-        protocol: "Protocol",
-        ranks: "Ranks",
+        self, model: "EvaluatedModel | None", on: "PictureSet", protocol: "Protocol", ranks: "Ranks"
     ) -> "list[Method]":
         if model is None:
             return []
-        return model.methods(picture_set, protocol, self.out, ranks, overwrite=self.overwrite)
+        return model.methods(on, protocol, self.out, ranks, overwrite=self.overwrite)
 
     def _sweep(
         self,
@@ -223,9 +219,13 @@ class Run:
         return [FolderMethod.find(n, folder, picture_set) for n, folder in self.methods.items()]
 
     def _load(
-        self, sets: "Sequence[PictureSet]", device: "torch.device", dtype: "torch.dtype"
+        self,
+        sets: "Sequence[PictureSet]",
+        device: "torch.device",
+        dtype: "torch.dtype",
+        ranks: "Ranks",
     ) -> "EvaluatedModel | None":
-        """Load the model, unless there is to be none."""
+        """Load the model, alike in all processes, unless there is to be none."""
         from nsarm_cli.pipeline import DEFAULT_MODEL
 
         if self.model == NO_MODEL:
@@ -233,7 +233,7 @@ class Run:
                 if value:
                     raise ConfigError(f"{option} is about a model, but there is none; name one")
             return None
-        return eval_model.load(
+        model = eval_model.load(
             self.model or DEFAULT_MODEL,
             self._model_name(),
             device,
@@ -242,6 +242,12 @@ class Run:
             prompts=self.prompts,
             captions=[item.caption or "" for s in sets for item in s.items],
         )
+        if any(other != model.settings for other in ranks.gather(model.settings)):
+            raise DeviceError(
+                "the processes would run the model otherwise, quantised or not, since their GPUs "
+                "differ or other programs use some of them; start processes on like GPUs only"
+            )
+        return model
 
     def _facts(self, model: "EvaluatedModel | None", device: "torch.device") -> dict[str, Any]:
         from dataclasses import asdict
