@@ -58,7 +58,8 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Option(
-            help="Name of a model, or a model folder; none evaluates only --methods.",
+            help="Name of a model, a model folder, or USER/REPO[@REVISION] of the Hugging Face "
+            "Hub; none evaluates only --methods.",
             show_default="nsarm-nano",
             metavar="MODEL",
         ),
