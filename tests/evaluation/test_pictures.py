@@ -52,6 +52,9 @@ def test_a_manifest_names_pictures_wherever_they_lie(make_set):
         ("[1]", "line 1 is not a JSON object"),
         ('{"key": "x"}', "line 1 must have the texts key and lr"),
         ("", "names no pictures"),
+        ('{"key": "../x", "lr": "lr/a.png"}', r"the key '\.\./x', which is no file name"),
+        ('{"key": "..", "lr": "lr/a.png"}', "is no file name"),
+        ('{"key": "a\\\\x", "lr": "lr/a.png"}', "is no file name"),
     ],
 )
 def test_a_damaged_manifest_is_named_with_its_line(make_set, line, message):

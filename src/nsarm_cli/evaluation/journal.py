@@ -5,14 +5,15 @@ is there for the next. A line that was cut short is passed over. Every process h
 own, and all read all.
 """
 
+import contextlib
 import hashlib
 import json
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from nsarm_cli.errors import ImageError
 from nsarm_cli.evaluation.measures import Measure
+from nsarm_cli.imaging.atomic import unwritable
 
 
 class Journal:
@@ -34,9 +35,7 @@ class Journal:
                 self._read(path)
             self._file = (folder / f"measures-{rank}.jsonl").open("a", encoding="utf-8")
         except OSError as error:
-            raise ImageError(
-                f"{folder}: cannot be written ({error.strerror}); choose another folder with -o"
-            ) from error
+            raise unwritable(folder, error) from error
         if self._file.tell():  # a line cut short must not swallow the next one
             self._file.write("\n")
 
@@ -49,7 +48,8 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # a full disk has been told of
+            self._file.close()
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -58,11 +58,18 @@ class Journal:
         return self._values[key]
 
     def add(self, values: dict[str, float | None]) -> None:
-        """Keep values by their keys."""
+        """Keep values by their keys.
+
+        Raises:
+            ImageError: the disk refuses them.
+        """
         self._values |= values
         lines = (json.dumps({"key": k, "value": v}) for k, v in values.items())
-        self._file.write("".join(f"{line}\n" for line in lines))
-        self._file.flush()
+        try:
+            self._file.write("".join(f"{line}\n" for line in lines))
+            self._file.flush()
+        except OSError as error:
+            raise unwritable(Path(self._file.name), error) from error
 
     def _read(self, path: Path) -> None:
         for line in path.read_text("utf-8", errors="replace").splitlines():

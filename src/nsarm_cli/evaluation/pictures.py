@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import torch
@@ -215,6 +215,11 @@ def read_captions(path: Path) -> dict[str, str]:
     return captions
 
 
+def _is_plain_name(key: str) -> bool:
+    """Whether a file of this name lies in the folder where it is put, on any system."""
+    return PureWindowsPath(key).name == key and key != ".." and "\0" not in key
+
+
 def _from_manifest(path: Path) -> list[Item]:
     items: list[Item] = []
     for number, line in _json_lines(path):
@@ -226,6 +231,11 @@ def _from_manifest(path: Path) -> list[Item]:
             raise ConfigError(
                 f"{path}: line {number} must have the texts key and lr, and may have gt and "
                 "caption; mend it there"
+            )
+        if not _is_plain_name(str(key)):
+            raise ConfigError(
+                f"{path}: line {number} has the key {str(key)!r}, which is no file name, as "
+                "outputs need it; leave out folders"
             )
         reference = None if gt is None else path.parent / str(gt)
         text = None if caption is None else str(caption)
