@@ -87,7 +87,7 @@ def test_features_from_a_file_need_no_text_encoder(upscale, photos, text_model, 
     assert np.array_equal(dog, read)
     code, err = upscale(photos[:1], "--prompt", "a red dog", model=bare)
     assert code == 4
-    assert "has no text encoder, so prompts cannot be read" in err
+    assert "there is no such folder, so prompts cannot be read" in err
 
 
 def test_guidance_and_a_negative_prompt_change_the_picture(upscale, photos):

@@ -1,6 +1,7 @@
 """Block matrices in fewer bits: what is touched, what is not, and what cannot be done here."""
 
 import logging
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -101,6 +102,7 @@ def test_products_are_fp8_where_a_gpu_multiplies_in_it(monkeypatch, capability, 
 
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
     chosen = []
     monkeypatch.setattr(quantization, "quantize_", lambda _, config, **__: chosen.append(config))
     block = torch.nn.Sequential(torch.nn.Linear(16, 16, dtype=dtype))
