@@ -30,18 +30,21 @@ bench() { # bench NAME SECONDS OPTIONS...
 
 : >"$out/steps.txt"
 nvidia-smi >"$out/nvidia-smi.txt" 2>&1
-step tests 110 "$python" -m pytest -q -p no:cacheprovider tests/gpu tests/benchmark/test_clock.py
+step tests 95 "$python" -m pytest -q -p no:cacheprovider tests/gpu tests/benchmark/test_clock.py
 bench 8b-eager 35 --model nsarm-8b --precision bf16
 # Compiled: the first run compiles, the second records CUDA graphs, from the third on they are played.
-bench 8b-compiled 110 --model nsarm-8b --precision bf16 --compile --warmup 3
-bench 8b-fp8-compiled 90 --model nsarm-8b --precision bf16 --quantize fp8 --compile --warmup 3
+bench 8b-compiled 100 --model nsarm-8b --precision bf16 --compile --warmup 3
+bench 8b-fp8-compiled 80 --model nsarm-8b --precision bf16 --quantize fp8 --compile --warmup 3
 bench 8b-batch-4 35 --model nsarm-8b --precision bf16 --batch 4 --repeat 3
 bench 8b-int8 30 --model nsarm-8b --precision bf16 --quantize int8
 bench 8b-picture 35 --model nsarm-8b --precision bf16 --picture 256
 bench varsr 25 --model varsr --precision bf16
 bench nano 20 --model nsarm-nano --precision bf16
 bench nano-batch-32 20 --model nsarm-nano --precision bf16 --batch 32
-step attention 40 "$python" benchmarks/attention.py
+step attention 35 "$python" benchmarks/attention.py
+# A step of training with two blocks of the 8B's width.
+printf 'base = "nsarm-8b-stage2"\nmodel = "wide"\nbatch = 1\n' >"$out/wide.toml"
+step train-wide 40 "$python" -m nsarm_cli train stage2 --config "$out/wide.toml" --dry-run --device cuda
 step quantize-cost 25 "$python" benchmarks/quantize_cost.py --device cuda \
   docs/images/coffee.png tests/goldens/photos/*.png
 step loading 20 "$python" benchmarks/loading.py --device cuda
