@@ -9,7 +9,7 @@ from PIL import Image
 
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.training.config import PriorConfig, Stage1Config, TokenizerConfig
-from nsarm_cli.training.feed import training_batches, validation_batches
+from nsarm_cli.training.feed import check_data, training_batches, validation_batches
 
 CPU = torch.device("cpu")
 COMMON = {"steps": 3, "batch": 2, "crop": 64, "workers": 0, "validate_batches": 2}
@@ -77,3 +77,14 @@ def test_on_a_gpu_pictures_are_degraded_there(photos, micro_config):
     there = next(training_batches(config, micro_config, [str(photos)], device)(0))
     assert there.lr.device.type == "cuda"
     torch.testing.assert_close(there.lr.cpu(), here.lr, atol=0.1, rtol=0)
+
+
+def test_a_look_for_pictures_ends_where_links_lead_in_circles(tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "up").symlink_to("..")
+    with pytest.raises(ConfigError, match="no pictures found"):
+        check_data([str(tmp_path)])
+    Image.new("RGB", (8, 8)).save(tmp_path / "b" / "0.png")
+    check_data([str(tmp_path)])

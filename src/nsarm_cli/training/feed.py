@@ -1,7 +1,6 @@
 """The batches of a run: from its settings and its pictures to what a step takes."""
 
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.core.schedule import Grid
 from nsarm_cli.training.config import BitsConfig, RunConfig
 from nsarm_cli.training.data import Batch, Batches, Framing, Poor
-from nsarm_cli.training.listing import SUFFIXES, list_pictures
+from nsarm_cli.training.listing import SUFFIXES, files_of, list_pictures
 from nsarm_cli.training.loading import loader
 from nsarm_cli.training.order import Order, ShuffledOrder
 from nsarm_cli.training.patterns import find_sources
@@ -35,19 +34,16 @@ def check_data(data: Sequence[str]) -> None:
         ConfigError: as of `listing.list_pictures`; what is wrong with files may be told later.
     """
     paths = find_sources(data).paths
-    if not all(any(map(_may_be_listed, _files_of(path))) for path in paths):
+    if not all(any(map(_may_be_listed, _files(path))) for path in paths):
         list_pictures(paths)
 
 
-def _files_of(path: Path) -> Iterator[str]:
-    if path.is_file():
-        yield path.name
-    for _, _, names in os.walk(path, followlinks=True):
-        yield from names
+def _files(path: Path) -> Iterable[Path]:
+    return files_of(path) if path.is_dir() else [path]
 
 
-def _may_be_listed(name: str) -> bool:
-    return not name.startswith(".") and Path(name).suffix.lower() in (*SUFFIXES, ".jsonl", ".tar")
+def _may_be_listed(path: Path) -> bool:
+    return path.suffix.lower() in (*SUFFIXES, ".jsonl", ".tar")
 
 
 def training_batches(

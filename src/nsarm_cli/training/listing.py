@@ -88,7 +88,7 @@ def list_shard(path: Path) -> Iterator[Record]:
 
 def _add_path(path: Path, listing: Listing) -> None:
     if path.is_dir():
-        files = sorted(_files(path))
+        files = sorted(files_of(path))
         lists = [file for file in files if file.suffix.lower() == ".jsonl"]
         if lists:
             before = len(listing.records)
@@ -120,7 +120,7 @@ def _add_path(path: Path, listing: Listing) -> None:
             listing.records.append(Record(Piece(str(file)), file.name, words))
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def files_of(folder: Path) -> Iterator[Path]:
     """Files under a folder that are not hidden; links are followed, and each folder seen once."""
     seen = set[str]()
     for place, folders, names in os.walk(folder, followlinks=True):
