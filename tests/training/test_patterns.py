@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from nsarm_cli.errors import ConfigError
-from nsarm_cli.training.patterns import braces, find_sources
+from nsarm_cli.training.patterns import braces, find_sources, shown
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,16 @@ def test_shards_elsewhere_are_not_mixed_with_files(tmp_path):
     assert found.streams == ("https://host/0.tar", "https://host/1.tar", "pipe:cat x.tar")
     with pytest.raises(ConfigError, match=r"is of this machine and pipe:cat x is not"):
         find_sources([str(tmp_path), "pipe:cat x"])
+
+
+@pytest.mark.parametrize(
+    ("word", "wanted"),
+    [
+        ("https://me:pw@host:8443/a/0.tar?X-Token=secret#part", "https://host:8443/a/0.tar"),
+        ("http://host/0.tar", "http://host/0.tar"),
+        ("pipe:cat 'a?b'", "pipe:cat 'a?b'"),
+        ("shards/what?.tar", "shards/what?.tar"),
+    ],
+)
+def test_messages_show_an_address_without_what_may_be_secret(word, wanted):
+    assert shown(word) == wanted

@@ -13,6 +13,7 @@ from nsarm_cli.runtime import window_generator
 from nsarm_cli.training import runner
 from nsarm_cli.training.config import Stage1Config
 from nsarm_cli.training.settings_file import read_config
+from nsarm_cli.training.stage1 import Stage1
 from nsarm_cli.training.start import starting_model
 from nsarm_cli.weights.families import load_resolver
 from nsarm_cli.weights.folder import load_model
@@ -264,6 +265,28 @@ def test_divergence_ends_with_a_sentence_and_writes_no_model(
         "run.json",
         "training.toml",
     ]
+
+
+def test_a_full_memory_ends_with_a_sentence_and_the_run_goes_on_from_there(
+    nsarm_train, write_settings, photos, tmp_path, monkeypatch
+):
+    command = ("stage1", "--data", photos, "--config", write_settings(steps=4, save_minutes=0))
+    command = (*command, "--out", tmp_path / "out")
+    calls = []
+
+    def loss(stage, batch, step):
+        calls.append(step)
+        if calls == [0, 1, 2]:
+            torch.empty(2**60)  # PyTorch's own error, whose text says which memory is full
+        return whole(stage, batch, step)
+
+    whole = Stage1.loss
+    monkeypatch.setattr(Stage1, "loss", loss)
+    done = nsarm_train(*command)
+    assert done.code == 5
+    assert "out: main memory is full; set accumulate higher" in done.err
+    assert nsarm_train(*command).code == 0
+    assert calls == [0, 1, 2, 2, 3]
 
 
 def test_an_exported_model_is_half_as_large_and_has_the_defaults_given(

@@ -269,8 +269,8 @@ def test_flips_may_be_limited_to_some_scales(name, micro, batch):
         with torch.no_grad():
             return build_stage(config, micro, CPU).loss(batch, 0)[1]
 
-    calm, third, last = figures((), flip=0.0), figures((2,)), figures((3,))
-    assert last == calm
+    calm, third, more = figures((), flip=0.0), figures((2,)), figures((2, 3))
+    assert more == third
     assert third["bits.2"] == calm["bits.2"]
     assert third["bits.3"] != calm["bits.3"]
 
@@ -280,6 +280,14 @@ def test_flips_in_a_scale_that_is_not_there_are_refused(name, micro):
     config = dataclasses.replace(CONFIGS[name], flip_scales=(3, 7))
     with pytest.raises(ConfigError, match=r"flip_scales is \[3, 7\], but .* scales 0 to 3; give"):
         build_stage(config, micro, CPU)
+
+
+@pytest.mark.parametrize("name", ["prior", "stage2"])
+def test_flips_that_no_scale_would_see_are_refused(name, micro):
+    config = dataclasses.replace(CONFIGS[name], flip_scales=(3,))
+    with pytest.raises(ConfigError, match=r"flip_scales is \[3\], the last scale .* set flip = 0"):
+        build_stage(config, micro, CPU)
+    build_stage(dataclasses.replace(config, flip=0.0), micro, CPU)
 
 
 def test_the_prior_predicts_every_scale_from_the_plain_labels(micro, batch):

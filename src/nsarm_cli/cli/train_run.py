@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from nsarm_cli.cli import console, train_text
+from nsarm_cli.errors import DeviceError
 
 if TYPE_CHECKING:
     from nsarm_cli.training.config import RunConfig
@@ -58,6 +59,7 @@ def run_stage(
 
     Raises:
         ConfigError: settings, data and folder do not fit together.
+        DeviceError: the device or main memory is full.
     """
     import torch
 
@@ -84,21 +86,41 @@ def run_stage(
                 with bar.hidden():
                     console.say(train_text.line(progress))
 
-        done = train(
-            settings,
-            data,
-            val or [],
-            out,
-            ranks=ranks,
-            report=report,
-            should_stop=stopping,
-            poor=poor,
-        )
+        with _fitting(out):
+            done = train(
+                settings,
+                data,
+                val or [],
+                out,
+                ranks=ranks,
+                report=report,
+                should_stop=stopping,
+                poor=poor,
+            )
     if not ranks.is_first:
         return
     if done < settings.steps:
         console.say(f"stopped and saved after step {done}; the same command goes on from there")
     console.result(str(out))
+
+
+@contextmanager
+def _fitting(out: Path) -> Iterator[None]:
+    """Turn a full memory, of the device or the main one, into an error with its remedies."""
+    import torch
+
+    from nsarm_cli.shortage import told_apart
+
+    try:
+        with told_apart():
+            yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        which = "main memory" if isinstance(error, MemoryError) else "the device's memory"
+        raise DeviceError(
+            f"{out}: {which} is full; set accumulate higher (parts of a batch, one after the "
+            'other), recompute = "full" or a smaller batch (--dry-run counts what each needs) and '
+            "run the command again: it goes on from the last checkpoint"
+        ) from error
 
 
 @contextmanager

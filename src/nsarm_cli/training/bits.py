@@ -27,7 +27,8 @@ class BitPrediction:
         first: number of the first scale whose bits are predicted; those before are given.
 
     Raises:
-        ConfigError: flips are asked for in a scale that the model does not have.
+        ConfigError: flips are asked for in a scale that the model does not have, or only in the
+            last, whose bits are the input of none.
     """
 
     def __init__(self, model: NsarmModel, config: BitsConfig, first: int) -> None:
@@ -39,6 +40,11 @@ class BitPrediction:
             raise ConfigError(
                 f"flip_scales is {list(config.flip_scales)}, but the model has scales 0 to "
                 f"{scales - 1}; give some of these, or an empty list for all that it predicts"
+            )
+        if config.flip > 0 and set(config.flip_scales) == {scales - 1}:
+            raise ConfigError(
+                f"flip_scales is {list(config.flip_scales)}, the last scale of the model, whose "
+                "bits no other scale sees; name a scale before it, or set flip = 0"
             )
         self._flipped = config.flip_scales or range(first, scales)
         self._next_input = area if config.resize == "area" else bilinear

@@ -14,7 +14,7 @@ from nsarm_cli.errors import ConfigError, ImageError
 from nsarm_cli.models.nsarm.schedules import nearest_ratio
 from nsarm_cli.training.crops import cut
 from nsarm_cli.training.listing import Listing, list_pictures, list_shard
-from nsarm_cli.training.patterns import Sources
+from nsarm_cli.training.patterns import Sources, shown
 from nsarm_cli.training.photos import Pixels, decode
 from nsarm_cli.training.records import Record
 from nsarm_cli.training.spool import Spool
@@ -100,7 +100,7 @@ def inspect(
         if len(timed) < _TIMED:
             timed.append(pixels)
     if sources.streams and not found.pictures and not found.corrupt:
-        raise ConfigError(f"{sources.streams[0]}: no pictures found")
+        raise ConfigError(f"{shown(sources.streams[0])}: no pictures found")
     found.copies = [names for names in digests.values() if len(names) > 1]
     found.decoded_per_s = found.pictures / seconds if seconds else 0.0
     found.crops_per_s = _crops_per_second(timed, crop, recipe)
@@ -121,7 +121,7 @@ def _streamed(
         try:
             yield from list_shard(path)
         except ConfigError as error:
-            found.corrupt.append(f"{shard}: not a readable tar shard ({error.__cause__})")
+            found.corrupt.append(f"{shown(shard)}: not a readable tar shard ({error.__cause__})")
 
 
 def _note(record: Record, pixels: Pixels, crop: int, found: Findings) -> None:

@@ -48,7 +48,7 @@ def find_sources(words: Sequence[str]) -> Sources:
                 paths += _globbed(name)
     if paths and streams:
         raise ConfigError(
-            f"{paths[0]} is of this machine and {streams[0]} is not; give one kind of --data"
+            f"{paths[0]} is of this machine and {shown(streams[0])} is not; give one kind of --data"
         )
     return Sources(tuple(paths), tuple(streams))
 
@@ -56,6 +56,17 @@ def find_sources(words: Sequence[str]) -> Sources:
 def is_stream(word: str) -> bool:
     """Whether a word of `--data` names a shard elsewhere."""
     return word.startswith(("http://", "https://", "pipe:"))
+
+
+def shown(word: str) -> str:
+    """A word of `--data` as messages show it.
+
+    Of an address the user, the query and the fragment stay away: they may be secrets, and messages
+    end up in logs.
+    """
+    if word.startswith("pipe:") or not is_stream(word):
+        return word
+    return re.sub("//[^/]*@", "//", re.split("[?#]", word, maxsplit=1)[0], count=1)
 
 
 def braces(word: str) -> list[str]:
@@ -70,7 +81,7 @@ def braces(word: str) -> list[str]:
     choices = _choices(match[1]) or []
     rests = braces(word[match.end() :])
     if len(choices) * len(rests) > _MOST:
-        raise ConfigError(f"{word}: stands for more than {_MOST} names; give fewer")
+        raise ConfigError(f"{shown(word)}: stands for more than {_MOST} names; give fewer")
     return [word[: match.start()] + choice + rest for choice in choices for rest in rests]
 
 

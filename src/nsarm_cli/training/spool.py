@@ -23,6 +23,7 @@ from filelock import FileLock
 
 from nsarm_cli import __version__
 from nsarm_cli.errors import ConfigError, ImageError
+from nsarm_cli.training.patterns import shown
 
 _TRIES = 3
 _PAUSE_S = 2.0
@@ -130,7 +131,9 @@ def _fetch(source: str, path: Path) -> None:
             return
         finally:
             part.unlink(missing_ok=True)
-    raise ImageError(f"{source}: cannot be fetched ({reason}); check its name and the network")
+    raise ImageError(
+        f"{shown(source)}: cannot be fetched ({reason}); check its name and the network"
+    )
 
 
 def _download(url: str, path: Path) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from nsarm_cli.errors import ConfigError, ImageError
 from nsarm_cli.training.listing import list_shard
 from nsarm_cli.training.order import buckets
+from nsarm_cli.training.patterns import shown
 from nsarm_cli.training.photos import Pixels, decode
 from nsarm_cli.training.records import Record
 from nsarm_cli.training.spool import Spool
@@ -148,10 +149,10 @@ class StreamedOrder:
                 if isinstance(error.__cause__, FileNotFoundError):
                     continue  # another worker has removed it meanwhile
                 raise ImageError(
-                    f"{source}: not a readable tar shard ({error.__cause__})"
+                    f"{shown(source)}: not a readable tar shard ({error.__cause__})"
                 ) from error
             if not records:
-                raise ImageError(f"{source}: has no pictures; remove it from --data")
+                raise ImageError(f"{shown(source)}: has no pictures; remove it from --data")
             shapes = {self._ratios[0]: np.arange(len(records))}
             if len(self._ratios) > 1:
                 shapes = buckets(records, self._ratios)
@@ -168,6 +169,6 @@ class StreamedOrder:
 
 def _overtaken(source: str) -> ImageError:
     return ImageError(
-        f"{source}: was removed again and again while it was read; set per_shard higher or "
+        f"{shown(source)}: was removed again and again while it was read; set per_shard higher or "
         "workers lower"
     )
