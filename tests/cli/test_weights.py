@@ -18,7 +18,7 @@ def test_the_list_shows_every_model_with_its_state_and_files(run_cli, home):
     done = run_cli("weights", "list")
     assert done.code == 0
     lines = [line.split() for line in done.out.splitlines()]
-    assert ["nsarm-nano", "ready", "to", "run", "verified", "11.9", "MB"] in lines
+    assert ["nsarm-nano", "ready", "to", "run", "verified", "14.9", "MB"] in lines
     assert ["nsarm-8b", "not", "ready", "to", "run", "missing", "0", "bytes"] in lines
     assert "transformer/NSARM.pth" in done.out
     assert str(home) in done.err

@@ -167,10 +167,10 @@ def _nano() -> NsarmConfig:
         sides=sides,
         patch=2,
         autoencoder=AutoencoderConfig(
-            channels, width, (1,), encoder_blocks=1, decoder_blocks=2, unshuffle=4
+            channels, width, (1,), encoder_blocks=1, decoder_blocks=4, unshuffle=4
         ),
         transformation=ConvolutionalTransformationConfig(
-            channels, width, blocks=5, sides=tuple(2 * s for s in sides[:6])
+            channels, width, blocks=8, sides=tuple(2 * s for s in sides[:6])
         ),
         transformer=TransformerConfig(
             256, 2, 4, 4 * channels, 8 * channels, scales=len(sides), cross=False
