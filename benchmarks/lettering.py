@@ -72,9 +72,7 @@ def words(rng: random.Random, letters: int) -> str:
     return " ".join(line)
 
 
-def draw_letters(
-    fonts: list[Path],
-) -> Draw:
+def draw_letters(fonts: list[Path]) -> Draw:
     """Lines of letters, each line of a size of its own now and then."""
 
     def draw(
