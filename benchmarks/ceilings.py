@@ -25,12 +25,13 @@ from PIL import Image
 from torch import Tensor
 
 from nsarm_cli.imaging.tensors import resize_bicubic, to_tensor, to_u8
-from nsarm_cli.models.nsarm import bsq
+from nsarm_cli.models.core.pyramid import area
 from nsarm_cli.models.nsarm.model import NsarmModel
 from nsarm_cli.models.nsarm.resolver import NsarmResolver
 from nsarm_cli.perceptual.dists import Dists
 from nsarm_cli.pipeline import Upscaler
 from nsarm_cli.runtime import window_generator
+from nsarm_cli.training.labels import modified_labels
 
 
 def middle(path: Path, side: int) -> Tensor:
@@ -48,16 +49,11 @@ def middle(path: Path, side: int) -> Tensor:
 
 
 def true_bits(model: NsarmModel, hr: Tensor, known: list[Tensor]) -> Tensor:
-    """The picture of known codes and, for the other scales, the reference's own."""
-    pyramid = model.pyramid
+    """The picture of known residuals' bits and, for the other scales, the reference's own."""
     weight = model.autoencoder.encoder.conv_in.weight
     target = model.autoencoder.encode(hr.to(weight.dtype)).float()
-    feature = None
-    for k in range(len(pyramid.grids)):
-        codes = known[k] if k < len(known) else bsq.quantise(pyramid.residual(target, feature, k))
-        feature = pyramid.add(feature, codes, k)
-    assert feature is not None  # noqa: S101  (a pyramid has scales)
-    return model.decode(feature)
+    forced = modified_labels(target, known, model.pyramid, model.config.patch, area)
+    return model.decode(forced.feature)
 
 
 @torch.inference_mode()
@@ -77,10 +73,11 @@ def pictures_of(
     def made(window: Tensor) -> Tensor:
         return resolver.resolve(window, [window_generator(seed, 0)], resolver.sampling)
 
-    yield "bicubic", resize_bicubic(lr, (hr.shape[-2], hr.shape[-1]))
+    known = model.preliminary_residuals(lr)
+    yield "bicubic", resize_bicubic(lr, hr.shape[-2:])
     yield "the model", made(lr)
-    yield "the model, from the reduced reference", made(resize_bicubic(hr, (lr.shape[-2:])))
-    yield "its known scales, the drawn ones true", true_bits(model, hr, model.preliminary_codes(lr))
+    yield "the model, from the reduced reference", made(resize_bicubic(hr, lr.shape[-2:]))
+    yield "its known scales, the drawn ones true", true_bits(model, hr, known)
     yield "all bits true", true_bits(model, hr, [])
 
 

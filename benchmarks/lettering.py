@@ -19,6 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 SIDE = 512
@@ -134,14 +135,15 @@ def panel(rng: random.Random, draws: list[Draw]) -> Image.Image:
     ground = colour(rng)
     image = Image.new("RGBA", size, (*ground, 255 if rng.random() < 0.75 else 0))
     rng.choice(draws)(ImageDraw.Draw(image), size, far_from(ground, rng), rng)
-    # A slight view from the side: rows and columns lean by up to a fifth.
+    # A slight view from the side: rows and columns lean by some hundredths.
     slant, lean = rng.gauss(0, 0.07), rng.gauss(0, 0.07)
-    image = image.transform(size, Image.Transform.AFFINE, (1, slant, 0, lean, 1, 0), 3)
+    leaning = (1, slant, 0, lean, 1, 0)
+    image = image.transform(size, Image.Transform.AFFINE, leaning, Image.Resampling.BICUBIC)
     turn = 0.0 if rng.random() < 0.3 else rng.gauss(0, 12)
     return image.rotate(turn, Image.Resampling.BICUBIC, expand=True)
 
 
-def light(rng: random.Random) -> np.ndarray:
+def light(rng: random.Random) -> NDArray[np.float64]:
     """Brightness over the picture, "h w 1", from one corner to another."""
     y, x = np.mgrid[0:SIDE, 0:SIDE] / SIDE - 0.5
     angle, strength = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.35)

@@ -28,11 +28,11 @@ def hr():
 @torch.no_grad()
 def test_true_bits_of_all_scales_are_the_autoencoders_round_trip(ceilings, resolver, hr):
     model = resolver.model
-    _, codes = model.pyramid.decompose(model.autoencoder.encode(hr), bsq.quantise)
+    residuals, codes = model.pyramid.decompose(model.autoencoder.encode(hr), bsq.quantise)
     wanted = model.decode(model.pyramid.compose(codes))
     assert torch.equal(ceilings.true_bits(model, hr, []), wanted)
-    assert torch.equal(ceilings.true_bits(model, hr, codes), wanted)
-    known = model.preliminary_codes(resize_bicubic(hr, (64, 64)))
+    assert torch.equal(ceilings.true_bits(model, hr, residuals), wanted)
+    known = model.preliminary_residuals(resize_bicubic(hr, (64, 64)))
     assert not torch.equal(ceilings.true_bits(model, hr, known), wanted)
 
 
