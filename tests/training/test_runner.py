@@ -285,8 +285,9 @@ def test_a_full_memory_ends_with_a_sentence_and_the_run_goes_on_from_there(
     done = nsarm_train(*command)
     assert done.code == 5
     assert "out: main memory is full; set accumulate higher" in done.err
+    write_settings(steps=4, accumulate=2)  # the same file, as the sentence advises
     assert nsarm_train(*command).code == 0
-    assert calls == [0, 1, 2, 2, 3]
+    assert calls == [0, 1, 2, 2, 2, 3, 3]
 
 
 def test_an_exported_model_is_half_as_large_and_has_the_defaults_given(
