@@ -2,8 +2,9 @@
 
 Not in the paper: the tokenizer's decoder has only seen bits of real high-resolution
 pictures. A small model samples worse bits, and a decoder that has seen them hides much of
-the damage. Encoder, quantiser and transformer stay; the transformation network may learn
-beside the decoder, after which the transformer should see its new scales (stage 2 again).
+the damage. Encoder, quantiser and transformer stay. The transformation network may learn
+beside the decoder: then the transformer draws upon scales that it has not seen, and the decoder
+learns with what that gives; stage 2 may follow once more, and a short decoder stage after it.
 """
 
 from collections.abc import Iterable
