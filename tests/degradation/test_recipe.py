@@ -13,6 +13,8 @@ from nsarm_cli.degradation import (
     REALESRGAN,
     REALESRGAN_LIGHT,
     RECIPES,
+    Degradation,
+    DegradationMixture,
     DegradationRecipe,
     degrade,
     recipe,
@@ -20,7 +22,9 @@ from nsarm_cli.degradation import (
 )
 from nsarm_cli.degradation.draws import pick
 
-BOTH = pytest.mark.parametrize("chosen", RECIPES.values(), ids=RECIPES.keys())
+EACH = pytest.mark.parametrize("chosen", RECIPES.values(), ids=RECIPES.keys())
+SINGLE = {name: r for name, r in RECIPES.items() if isinstance(r, DegradationRecipe)}
+EACH_SINGLE = pytest.mark.parametrize("chosen", SINGLE.values(), ids=SINGLE.keys())
 
 
 def rngs(*seeds: int) -> list[torch.Generator]:
@@ -37,10 +41,10 @@ def psnr(a: Tensor, b: Tensor) -> float:
     return -10 * math.log10((a - b).square().mean().item())
 
 
-@BOTH
+@EACH
 @pytest.mark.parametrize("size", [(64, 96), (132, 60), (32, 32)])
 def test_the_result_has_a_quarter_of_the_size_and_8_bit_levels(
-    chosen: DegradationRecipe, size: tuple[int, int]
+    chosen: Degradation, size: tuple[int, int]
 ):
     """Enough seeds that the strongest reductions, with pictures smaller than kernels, occur."""
     seeds = range(24)
@@ -51,8 +55,8 @@ def test_the_result_has_a_quarter_of_the_size_and_8_bit_levels(
     assert torch.equal(lr, (lr * 255).round().clamp(0, 255) / 255)
 
 
-@BOTH
-def test_a_batch_gives_what_each_sample_gives_alone(chosen: DegradationRecipe):
+@EACH
+def test_a_batch_gives_what_each_sample_gives_alone(chosen: Degradation):
     hr = pictures(5, 96, 64)
     together = degrade(hr, chosen, rngs(0, 1, 2, 3, 4))
     for index in range(5):
@@ -60,16 +64,16 @@ def test_a_batch_gives_what_each_sample_gives_alone(chosen: DegradationRecipe):
         assert torch.equal(alone[0], together[index])
 
 
-@BOTH
-def test_the_same_seed_gives_the_same_result_and_another_seed_another(chosen: DegradationRecipe):
+@EACH
+def test_the_same_seed_gives_the_same_result_and_another_seed_another(chosen: Degradation):
     hr = pictures(1, 64, 64)
     once, again, other = (degrade(hr, chosen, rngs(seed)) for seed in (7, 7, 8))
     assert torch.equal(once, again)
     assert not torch.equal(once, other)
 
 
-@BOTH
-def test_global_random_state_is_neither_read_nor_moved(chosen: DegradationRecipe):
+@EACH
+def test_global_random_state_is_neither_read_nor_moved(chosen: Degradation):
     hr = pictures(1, 64, 64)
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -79,8 +83,8 @@ def test_global_random_state_is_neither_read_nor_moved(chosen: DegradationRecipe
     assert torch.equal(once, degrade(hr, chosen, rngs(7)))
 
 
-@BOTH
-def test_the_input_is_left_alone(chosen: DegradationRecipe):
+@EACH
+def test_the_input_is_left_alone(chosen: Degradation):
     hr = pictures(1, 64, 64)
     copy = hr.clone()
     degrade(hr, chosen, rngs(0))
@@ -115,6 +119,33 @@ def test_sharpening_is_part_of_the_recipe():
     assert not torch.equal(sharpened, degrade(hr, plain, rngs(0, 1)))
 
 
+def test_a_sample_of_a_mixture_is_degraded_by_one_of_its_recipes_by_their_shares():
+    camera, light = SINGLE["camera"], REALESRGAN_LIGHT
+    mixture = DegradationMixture("both", ((3, camera), (1, light)))
+    assert mixture.scale == 4
+    hr, draws = pictures(1, 32, 32), 400
+    taken: Counter[str] = Counter()
+    for seed in range(draws):
+        mixed = degrade(hr, mixture, rngs(seed))
+        for part in (camera, light):
+            after_the_choice = rngs(seed)
+            pick(after_the_choice[0], (3, 1))
+            taken[part.name] += torch.equal(mixed, degrade(hr, part, after_the_choice))
+    assert taken.total() == draws
+    assert taken["camera"] / draws == pytest.approx(0.75, abs=0.087)  # four standard errors
+
+
+def test_a_camera_makes_far_less_noise_than_the_light_recipe_and_is_never_sharp():
+    hr = torch.full((48, 3, 64, 64), 0.5)
+    noise = {
+        chosen.name: degrade(hr, chosen, rngs(*range(48))).std((1, 2, 3)).median()
+        for chosen in (SINGLE["camera"], REALESRGAN_LIGHT)
+    }
+    assert noise["camera"] < 0.3 * noise["realesrgan-light"]
+    sharpest = {name: r.blur.sigma[0] for name, r in SINGLE.items()}
+    assert sharpest.pop("camera") > max(sharpest.values())
+
+
 @pytest.mark.parametrize("size", [(66, 64), (64, 28)])
 def test_sizes_that_cannot_be_divided_or_are_too_small_are_refused(size: tuple[int, int]):
     with pytest.raises(ValueError, match="HR side"):
@@ -145,7 +176,7 @@ def test_a_choice_of_no_weight_is_never_picked():
     assert counts[3] / 2000 == pytest.approx(0.75, abs=0.04)
 
 
-@BOTH
+@EACH_SINGLE
 def test_branches_are_taken_by_their_probabilities(
     chosen: DegradationRecipe, monkeypatch: pytest.MonkeyPatch
 ):
@@ -183,7 +214,8 @@ def test_branches_are_taken_by_their_probabilities(
         assert last in ("jpeg resize", "jpeg resize blur", "resize jpeg", "resize blur jpeg")
         seen["sinc"] += "blur" in last
         seen["jpeg last"] += last.endswith("jpeg")
-    assert seen["sinc"] / draws == pytest.approx(0.8, abs=0.036)  # four standard errors
+    # Four standard errors at most.
+    assert seen["sinc"] / draws == pytest.approx(chosen.final_sinc_probability, abs=0.036)
     assert seen["jpeg last"] / draws == pytest.approx(0.5, abs=0.045)
     if chosen.second is not None:
         wanted = chosen.second.blur_probability
@@ -235,6 +267,8 @@ def test_the_recipes_have_the_published_ranges():
         "realesrgan": "realesrgan",
         "realesrgan-light": "realesrgan-light",
         "realesrgan-mild": "realesrgan-mild",
+        "camera": "camera",
+        "camera-and-light": "camera-and-light",
     }
     full, light = REALESRGAN, REALESRGAN_LIGHT
     assert full.second is not None

@@ -5,6 +5,8 @@ from nsarm_cli.degradation.recipe import (
     REALESRGAN,
     REALESRGAN_LIGHT,
     RECIPES,
+    Degradation,
+    DegradationMixture,
     DegradationRecipe,
     degrade,
 )
@@ -13,6 +15,8 @@ __all__ = [
     "REALESRGAN",
     "REALESRGAN_LIGHT",
     "RECIPES",
+    "Degradation",
+    "DegradationMixture",
     "DegradationRecipe",
     "degrade",
     "usm_sharpen",

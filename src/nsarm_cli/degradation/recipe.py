@@ -95,6 +95,35 @@ class DegradationRecipe:
     usm: bool = True
     scale: int = 4
 
+    def draw(self, rng: torch.Generator) -> "DegradationRecipe":
+        """The recipe of one sample: this one, without a draw."""
+        return self
+
+
+@dataclass(frozen=True)
+class DegradationMixture:
+    """Several recipes of one scale; each sample draws one of them.
+
+    Attributes:
+        name: by which `RECIPES` knows it.
+        parts: share and recipe of each; shares are taken in proportion to their sum.
+    """
+
+    name: str
+    parts: tuple[tuple[float, DegradationRecipe], ...]
+
+    @property
+    def scale(self) -> int:
+        """HR size over LR size, of every part."""
+        return self.parts[0][1].scale
+
+    def draw(self, rng: torch.Generator) -> DegradationRecipe:
+        """The recipe of one sample; `rng` is advanced by one draw."""
+        return self.parts[pick(rng, [share for share, _ in self.parts])][1]
+
+
+Degradation = DegradationRecipe | DegradationMixture
+
 
 REALESRGAN = DegradationRecipe(
     name="realesrgan",
@@ -135,8 +164,22 @@ REALESRGAN_MILD = DegradationRecipe(
     final_jpeg=(60, 100),
     usm=False,
 )
-RECIPES: dict[str, DegradationRecipe] = {
-    r.name: r for r in (REALESRGAN, REALESRGAN_LIGHT, REALESRGAN_MILD)
+# Our choice: a camera with a shorter lens. Its optics blur more than its sharpening takes back; it
+# is hardly noisy and hardly compressed. The recipes above pair every strong blur with noise or
+# JPEG, and a model that learned from them alone leaves such pictures blurred.
+CAMERA = DegradationRecipe(
+    name="camera",
+    blur=BlurRanges(sigma=(1.5, 4.0)),
+    resize=ResizeRanges(up=0.1, down=0.4, keep=0.5, factor=(0.5, 1.2)),
+    noise=NoiseRanges(0.5, sigma=(0, 5), poisson_scale=(0.0, 0.5), grey_probability=0.4),
+    jpeg=None,
+    second=None,
+    final_jpeg=(85, 100),
+    final_sinc_probability=0.2,
+)
+CAMERA_AND_LIGHT = DegradationMixture("camera-and-light", ((0.5, CAMERA), (0.5, REALESRGAN_LIGHT)))
+RECIPES: dict[str, Degradation] = {
+    r.name: r for r in (REALESRGAN, REALESRGAN_LIGHT, REALESRGAN_MILD, CAMERA, CAMERA_AND_LIGHT)
 }
 
 
@@ -195,7 +238,7 @@ def _degrade_one(hr: Tensor, recipe: DegradationRecipe, rng: torch.Generator) ->
 
 
 @torch.no_grad()
-def degrade(hr: Tensor, recipe: DegradationRecipe, generators: Sequence[torch.Generator]) -> Tensor:
+def degrade(hr: Tensor, recipe: Degradation, generators: Sequence[torch.Generator]) -> Tensor:
     """Make low-resolution pictures out of good ones.
 
     A sample's result depends on its picture and its generator, never on its batch.
@@ -203,7 +246,7 @@ def degrade(hr: Tensor, recipe: DegradationRecipe, generators: Sequence[torch.Ge
     Args:
         hr: "b 3 h w", float32, in [0, 1]; h and w are multiples of the recipe's scale, and at
             least 8 times it. Not sharpened: the recipe says whether that is done here.
-        recipe: the degradation.
+        recipe: the degradation, or a mixture from which each sample draws its own.
         generators: one per sample, on CPU; each is advanced.
 
     Returns:
@@ -227,7 +270,8 @@ def degrade(hr: Tensor, recipe: DegradationRecipe, generators: Sequence[torch.Ge
     # collected apart from their pictures. We: one sample after the other, everything from its
     # own generator, because a result must not depend on which samples share its batch, and
     # since each sample passes through sizes of its own there is nothing left to stack.
-    samples = (usm_sharpen(x) if recipe.usm else x for x in hr)
-    return torch.stack(
-        [_degrade_one(x, recipe, rng) for x, rng in zip(samples, generators, strict=True)]
-    )
+    samples = []
+    for x, rng in zip(hr, generators, strict=True):
+        own = recipe.draw(rng)
+        samples.append(_degrade_one(usm_sharpen(x) if own.usm else x, own, rng))
+    return torch.stack(samples)

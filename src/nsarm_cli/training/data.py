@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from nsarm_cli.degradation.recipe import DegradationRecipe, degrade
+from nsarm_cli.degradation.recipe import Degradation, degrade
 from nsarm_cli.errors import ConfigError, ImageError
 from nsarm_cli.models.core.schedule import Grid
 from nsarm_cli.training.crops import cut
@@ -63,7 +63,7 @@ class Batch:
         words = (step % 2**32, *purpose.encode())
         return [_generator((seed, *words)) for seed in seeds]
 
-    def degraded(self, recipe: DegradationRecipe) -> "Batch":
+    def degraded(self, recipe: Degradation) -> "Batch":
         """The same batch with `lr`, made on the device where `hr` is."""
         hr = (self.hr + 1) / 2
         lr = degrade(hr, recipe, self.generators("degrade")) * 2 - 1
@@ -100,7 +100,7 @@ class Framing:
     framing: str = "crop"
     margin: float = 1.0
     turns: str = "all"
-    recipe: DegradationRecipe | None = None
+    recipe: Degradation | None = None
     captions: bool = False
     short: float = 0.0
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from nsarm_cli.degradation.recipe import RECIPES, DegradationRecipe
+from nsarm_cli.degradation.recipe import RECIPES, Degradation
 from nsarm_cli.errors import ConfigError
 from nsarm_cli.models.core.schedule import Grid
 from nsarm_cli.training.config import BitsConfig, RunConfig
@@ -119,7 +119,7 @@ def validation_batches(
 
 
 def _framing(
-    config: RunConfig, sizes: Mapping[float, Grid], shrink: float, recipe: DegradationRecipe | None
+    config: RunConfig, sizes: Mapping[float, Grid], shrink: float, recipe: Degradation | None
 ) -> Framing:
     return Framing(
         dict(sizes),
@@ -159,7 +159,7 @@ def _order(
 
 def _recipes(
     config: RunConfig, device: torch.device
-) -> tuple[DegradationRecipe | None, DegradationRecipe | None]:
+) -> tuple[Degradation | None, Degradation | None]:
     """The recipe for the device, or else for the workers, which are processors themselves."""
     if not config.degrades:
         return None, None
@@ -171,7 +171,7 @@ def _recipes(
 
 
 def _on_device(
-    batches: Iterator[Batch], device: torch.device, recipe: DegradationRecipe | None
+    batches: Iterator[Batch], device: torch.device, recipe: Degradation | None
 ) -> Iterator[Batch]:
     for batch in batches:
         moved = batch.to(device)

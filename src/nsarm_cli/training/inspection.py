@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from nsarm_cli.degradation.recipe import DegradationRecipe, degrade
+from nsarm_cli.degradation.recipe import Degradation, degrade
 from nsarm_cli.errors import ConfigError, ImageError
 from nsarm_cli.models.nsarm.schedules import nearest_ratio
 from nsarm_cli.training.crops import cut
@@ -63,7 +63,7 @@ class Findings:
 def inspect(
     sources: Sources,
     crop: int,
-    recipe: DegradationRecipe | None,
+    recipe: Degradation | None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Findings:
     """Read every picture once.
@@ -151,9 +151,7 @@ def _digest(pixels: Pixels) -> bytes:
     return digest.digest()
 
 
-def _crops_per_second(
-    pictures: Sequence[Pixels], crop: int, recipe: DegradationRecipe | None
-) -> float:
+def _crops_per_second(pictures: Sequence[Pixels], crop: int, recipe: Degradation | None) -> float:
     if not pictures:
         return 0.0
     threads = torch.get_num_threads()
