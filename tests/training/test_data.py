@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nsarm_cli.degradation.recipe import REALESRGAN_LIGHT
+from nsarm_cli.degradation.recipe import CAMERA, REALESRGAN_LIGHT
 from nsarm_cli.errors import ConfigError, ImageError
 from nsarm_cli.training.data import Batch, Batches, Framing
 from nsarm_cli.training.loading import loader
@@ -48,6 +48,12 @@ def test_steps_and_seeds_give_different_batches(photos):
 
 def test_the_crops_of_a_batch_do_not_depend_on_its_degradation(photos):
     assert torch.equal(crops(photos)[2].hr, crops(photos, recipe=REALESRGAN_LIGHT)[2].hr)
+
+
+def test_a_recipe_that_softens_gives_a_softer_picture_to_restore(photos):
+    sharp, soft = (crops(photos, recipe=r)[2].hr for r in (REALESRGAN_LIGHT, CAMERA))
+    assert soft.diff(dim=-1).square().mean() < 0.9 * sharp.diff(dim=-1).square().mean()
+    assert float(soft.mean()) == pytest.approx(float(sharp.mean()), abs=0.01)
 
 
 def test_workers_make_the_same_batches_and_a_start_skips_the_earlier_ones(photos):

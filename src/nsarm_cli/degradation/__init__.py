@@ -1,6 +1,7 @@
 """HR to LR: the seeded degradation that training pairs and synthetic tests are made with."""
 
 from nsarm_cli.degradation.kernels import usm_sharpen
+from nsarm_cli.degradation.pairs import degrade, make_pairs
 from nsarm_cli.degradation.recipe import (
     REALESRGAN,
     REALESRGAN_LIGHT,
@@ -8,7 +9,6 @@ from nsarm_cli.degradation.recipe import (
     Degradation,
     DegradationMixture,
     DegradationRecipe,
-    degrade,
 )
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "DegradationMixture",
     "DegradationRecipe",
     "degrade",
+    "make_pairs",
     "usm_sharpen",
 ]

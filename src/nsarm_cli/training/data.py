@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from nsarm_cli.degradation.recipe import Degradation, degrade
+from nsarm_cli.degradation.pairs import make_pairs
+from nsarm_cli.degradation.recipe import Degradation
 from nsarm_cli.errors import ConfigError, ImageError
 from nsarm_cli.models.core.schedule import Grid
 from nsarm_cli.training.crops import cut
@@ -64,10 +65,12 @@ class Batch:
         return [_generator((seed, *words)) for seed in seeds]
 
     def degraded(self, recipe: Degradation) -> "Batch":
-        """The same batch with `lr`, made on the device where `hr` is."""
-        hr = (self.hr + 1) / 2
-        lr = degrade(hr, recipe, self.generators("degrade")) * 2 - 1
-        return dataclasses.replace(self, lr=lr)
+        """The same batch with `lr`, made on the device where `hr` is, and the recipe's own `hr`."""
+        unit = (self.hr + 1) / 2
+        reference, lr = make_pairs(unit, recipe, self.generators("degrade"))
+        # The difference, so that what the recipe leaves alone keeps its every bit.
+        hr = self.hr + 2 * (reference - unit)
+        return dataclasses.replace(self, hr=hr, lr=lr * 2 - 1)
 
     def _range(self, start: int, end: int) -> "Batch":
         return dataclasses.replace(

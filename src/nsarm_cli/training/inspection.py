@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-from nsarm_cli.degradation.recipe import Degradation, degrade
+from nsarm_cli.degradation.pairs import degrade
+from nsarm_cli.degradation.recipe import Degradation
 from nsarm_cli.errors import ConfigError, ImageError
 from nsarm_cli.models.nsarm.schedules import nearest_ratio
 from nsarm_cli.training.crops import cut

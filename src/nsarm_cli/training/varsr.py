@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nsarm_cli.degradation.recipe import RESIZE_MODES
+from nsarm_cli.degradation.pairs import RESIZE_MODES
 from nsarm_cli.models.varsr.config import GOOD, POOR
 from nsarm_cli.models.varsr.model import VarsrModel
 from nsarm_cli.models.varsr.resolver import VarsrResolver

@@ -17,7 +17,8 @@ from nsarm_cli.degradation import (
     DegradationMixture,
     DegradationRecipe,
     degrade,
-    recipe,
+    make_pairs,
+    pairs,
     usm_sharpen,
 )
 from nsarm_cli.degradation.draws import pick
@@ -146,6 +147,31 @@ def test_a_camera_makes_far_less_noise_than_the_light_recipe_and_is_never_sharp(
     assert sharpest.pop("camera") > max(sharpest.values())
 
 
+def test_what_is_to_be_restored_is_the_picture_itself_but_for_recipes_that_soften_it():
+    hr = pictures(6, 64, 64) + 0.1 * torch.rand(6, 3, 64, 64, generator=rngs(1)[0])
+    hr = hr.clamp(0, 1)
+    for chosen in SINGLE.values():
+        reference, lr = make_pairs(hr, chosen, rngs(*range(6)))
+        assert torch.equal(lr, degrade(hr, chosen, rngs(*range(6))))
+        if chosen.reference_blur is None:
+            assert torch.equal(reference, hr)
+            continue
+        fine, coarse = (F.avg_pool2d(x, 8) for x in (hr, reference))
+        assert torch.allclose(fine, coarse, atol=0.02)
+        left = [x.diff(dim=-1).square().mean((1, 2, 3)) for x in (hr, reference)]
+        assert (left[1] < 0.95 * left[0]).all()
+        assert (left[1] > 0.01 * left[0]).all()
+
+
+def test_a_mixture_softens_the_references_of_the_samples_that_drew_the_softening_recipe():
+    hr, seeds = pictures(24, 32, 32), range(24)
+    mixed = RECIPES["camera-and-light"]
+    references, _ = make_pairs(hr, mixed, rngs(*seeds))
+    softened = [not torch.equal(x, own) for x, own in zip(references, hr, strict=True)]
+    assert softened == [mixed.draw(rng) is SINGLE["camera"] for rng in rngs(*seeds)]
+    assert 0 < sum(softened) < 24
+
+
 @pytest.mark.parametrize("size", [(66, 64), (64, 28)])
 def test_sizes_that_cannot_be_divided_or_are_too_small_are_refused(size: tuple[int, int]):
     with pytest.raises(ValueError, match="HR side"):
@@ -159,7 +185,7 @@ def test_one_generator_per_sample_is_demanded():
 
 def test_resize_factors_are_drawn_by_their_shares_and_within_their_range():
     generator, draws = rngs(0)[0], 2000
-    factors = [recipe._draw_factor(generator, REALESRGAN.resize) for _ in range(draws)]
+    factors = [pairs._draw_factor(generator, REALESRGAN.resize) for _ in range(draws)]
     assert min(factors) >= 0.15
     assert max(factors) <= 1.5
     shares = Counter("keep" if f == 1 else "up" if f > 1 else "down" for f in factors)
@@ -190,16 +216,16 @@ def test_branches_are_taken_by_their_probabilities(
 
         return step
 
-    monkeypatch.setattr(recipe, "filter2d", noting("blur"))
-    monkeypatch.setattr(recipe, "add_noise", noting("noise"))
-    monkeypatch.setattr(recipe, "jpeg_round_trip", noting("jpeg"))
-    monkeypatch.setattr(recipe, "_resize_by", noting("resize"))
-    monkeypatch.setattr(recipe, "_resize_to", noting("resize"))
+    monkeypatch.setattr(pairs, "filter2d", noting("blur"))
+    monkeypatch.setattr(pairs, "add_noise", noting("noise"))
+    monkeypatch.setattr(pairs, "jpeg_round_trip", noting("jpeg"))
+    monkeypatch.setattr(pairs, "_resize_by", noting("resize"))
+    monkeypatch.setattr(pairs, "_resize_to", noting("resize"))
     hr, generator, draws = torch.zeros(3, 32, 32), rngs(0)[0], 2000
     seen: Counter[str] = Counter()
     for _ in range(draws):
         steps.clear()
-        recipe._degrade_one(hr, chosen, generator)
+        pairs._degrade_one(hr, chosen, generator)
         order = " ".join(steps)
         first = "blur resize noise"
         if chosen.second is not None:
@@ -227,12 +253,12 @@ def test_resizing_uses_each_mode_in_turn_by_chance_and_never_antialiases():
     generator, draws = rngs(0)[0], 600
     for resize, expected in (
         (
-            lambda: recipe._resize_to(x[0], (13, 11), generator),
-            {m: F.interpolate(x, size=(13, 11), mode=m)[0] for m in recipe.RESIZE_MODES},
+            lambda: pairs._resize_to(x[0], (13, 11), generator),
+            {m: F.interpolate(x, size=(13, 11), mode=m)[0] for m in pairs.RESIZE_MODES},
         ),
         (
-            lambda: recipe._resize_by(x[0], 0.37, generator),
-            {m: F.interpolate(x, scale_factor=0.37, mode=m)[0] for m in recipe.RESIZE_MODES},
+            lambda: pairs._resize_by(x[0], 0.37, generator),
+            {m: F.interpolate(x, scale_factor=0.37, mode=m)[0] for m in pairs.RESIZE_MODES},
         ),
     ):
         modes: Counter[str] = Counter()
@@ -246,13 +272,13 @@ def test_resizing_uses_each_mode_in_turn_by_chance_and_never_antialiases():
 
 def test_the_second_resize_is_measured_against_the_lr(monkeypatch: pytest.MonkeyPatch):
     sizes: list[tuple[int, int]] = []
-    resize = recipe._resize_to
+    resize = pairs._resize_to
 
     def noting(x: Tensor, size: tuple[int, int], rng: torch.Generator) -> Tensor:
         sizes.append(size)
         return resize(x, size, rng)
 
-    monkeypatch.setattr(recipe, "_resize_to", noting)
+    monkeypatch.setattr(pairs, "_resize_to", noting)
     degrade(pictures(60, 64, 128), REALESRGAN, rngs(*range(60)))
     second, last = sizes[::2], sizes[1::2]
     assert set(last) == {(16, 32)}
