@@ -94,10 +94,21 @@ class DegradationMixture:
     Attributes:
         name: by which `RECIPES` knows it.
         parts: share and recipe of each; shares are taken in proportion to their sum.
+
+    Raises:
+        ValueError: there are no parts, or they have several scales.
     """
 
     name: str
     parts: tuple[tuple[float, DegradationRecipe], ...]
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be one degradation."""
+        scales = sorted({recipe.scale for _, recipe in self.parts})
+        if len(scales) != 1:
+            raise ValueError(
+                f"a mixture needs recipes of one scale; {self.name} has {scales or 'no recipes'}"
+            )
 
     @property
     def scale(self) -> int:
