@@ -136,9 +136,7 @@ def test_a_sample_of_a_mixture_is_degraded_by_one_of_its_recipes_by_their_shares
     assert taken["camera"] / draws == pytest.approx(0.75, abs=0.087)  # four standard errors
 
 
-@pytest.mark.parametrize(
-    "parts", [(), ((1, REALESRGAN), (1, replace(REALESRGAN_LIGHT, scale=2)))]
-)
+@pytest.mark.parametrize("parts", [(), ((1, REALESRGAN), (1, replace(REALESRGAN_LIGHT, scale=2)))])
 def test_a_mixture_of_nothing_or_of_several_scales_is_refused(parts):
     with pytest.raises(ValueError, match="recipes of one scale; odd has"):
         DegradationMixture("odd", parts)
