@@ -41,6 +41,20 @@ def test_the_stages_follow_each_other_and_their_model_upscales(
     assert sr.abs().max() <= 1
 
 
+def test_a_start_from_a_presets_name_is_told_to_have_no_weights_but_once(
+    nsarm_train, write_settings, micro_folder, photos, tmp_path
+):
+    def start(model, out, steps, crop=256):
+        settings = write_settings(model=str(model), steps=steps, batch=1, crop=crop)
+        done = nsarm_train("stage1", "--data", photos, "--config", settings, "--out", out)
+        assert done.code == 0, done.err
+        return "weights begin at random" in done.err
+
+    assert start("nsarm-nano", tmp_path / "preset", 1)
+    assert not start("nsarm-nano", tmp_path / "preset", 2)  # it goes on
+    assert not start(micro_folder, tmp_path / "folder", 1, crop=64)
+
+
 def test_the_number_of_steps_may_be_given_with_the_command(
     nsarm_train, write_settings, photos, tmp_path, saved_in
 ):

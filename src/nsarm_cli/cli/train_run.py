@@ -77,6 +77,8 @@ def run_stage(
     ):
         if ranks.is_first:
             console.say(f"training on {ranks.device} ({reason}); settings and checkpoints in {out}")
+            if not (out / "checkpoints").exists() and _is_preset(settings.model):
+                console.say(train_text.fresh(settings.model))
 
         def report(progress: "Progress") -> None:
             if not ranks.is_first:
@@ -102,6 +104,13 @@ def run_stage(
     if done < settings.steps:
         console.say(f"stopped and saved after step {done}; the same command goes on from there")
     console.result(str(out))
+
+
+def _is_preset(model: str) -> bool:
+    from nsarm_cli.models.nsarm.config import PRESETS
+    from nsarm_cli.models.varsr.config import PRESETS as VARSR_PRESETS
+
+    return model in PRESETS or model in VARSR_PRESETS
 
 
 @contextmanager

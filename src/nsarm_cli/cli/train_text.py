@@ -10,6 +10,15 @@ if TYPE_CHECKING:
 _SCALE = re.compile(r"bits\.(\d+)")
 
 
+def fresh(preset: str) -> str:
+    """What to know of a start from a preset, whose name may be meant for the model of that name."""
+    return (
+        f"{preset} is a shape here: weights begin at random, but for parts that settings take from "
+        "other folders; to go on from trained weights, name their folder, as in "
+        '--model "$(nsarm weights path nsarm-nano)"'
+    )
+
+
 def label(progress: "Progress") -> str:
     """A few words beside the progress bar."""
     values = {name: v for name, v in progress.values.items() if name in {"loss", "gradient"}}
