@@ -57,7 +57,8 @@ class CropRule:
     @property
     def settings(self) -> dict[str, Any]:
         """What every line of the manifest says of the rule, as JSON has it."""
-        values = asdict(RECIPES[self.recipe])
+        # What a recipe leaves out is not told: a kind of step that is new makes no other rule.
+        values = {k: v for k, v in asdict(RECIPES[self.recipe]).items() if v is not None}
         settings = {"count": self.count, "side": self.side, "seed": self.seed, "recipe": values}
         return dict(json.loads(json.dumps(settings)))
 
