@@ -165,6 +165,8 @@ REALESRGAN_MILD = DegradationRecipe(
 # Our choice: a camera with a shorter lens. Its optics blur more than its sharpening takes back; it
 # is hardly noisy and hardly compressed. The recipes above pair every strong blur with noise or
 # JPEG, and a model that learned from them alone leaves such pictures blurred.
+# Photographs to train on are mostly reduced until each pixel is sharp; those of a camera are not,
+# and a model that is to make them so makes grain: hence the softened reference.
 CAMERA = DegradationRecipe(
     name="camera",
     blur=BlurRanges(sigma=(1.5, 4.0)),
